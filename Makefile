@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help install rehearsal rehearsal-seeds test test-fast check tables bench
+.PHONY: help install rehearsal rehearsal-seeds rehearsal-distill test test-fast check tables bench
 
 help:
 	@echo "make rehearsal        the whole method on this machine: data, base, LoRA, scores, table"
 	@echo "make rehearsal-seeds  the same with two more seeds and with fewer traces (longer)"
+	@echo "make rehearsal-distill  a data set made by the tuned model behind a URL"
 	@echo "make test             style, types and every test"
 	@echo "make test-fast        tests of a few seconds only"
 	@echo "make tables           generate results/*.md and figures from results/runs/*.json"
@@ -28,6 +29,9 @@ rehearsal: install
 
 rehearsal-seeds: install
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash results/rehearsal.sh seeds
+
+rehearsal-distill: install
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash results/rehearsal.sh distill
 
 test: check
 	$(BIN)/pytest

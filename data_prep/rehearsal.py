@@ -243,7 +243,7 @@ def make_problem_row(identifier: str, problem: Problem) -> dict:
     }
 
 
-def write_rehearsal(out: Path, traces: int, seed: int) -> dict:
+def write_rehearsal(out: Path, traces: int, seed: int, questions: int = 0) -> dict:
     """Write train, validation and test rows and a manifest under `out`; return the manifest.
 
     Raises ValueError if `traces` is not positive, or if a held-out problem is in training.
@@ -264,6 +264,11 @@ def write_rehearsal(out: Path, traces: int, seed: int) -> dict:
         ],
         "test.jsonl": [make_problem_row(f"test-{i:03d}", p) for i, p in enumerate(draw_test())],
     }
+    if questions:  # for a teacher; a seed of their own, so that no training set of ours holds many
+        drawn = draw_distinct("rehearsal/questions", questions, held_out)
+        files["questions.jsonl"] = [
+            make_problem_row(f"question-{i:05d}", problem) for i, problem in enumerate(drawn)
+        ]
     counts = {name: write_jsonl(out / name, rows) for name, rows in files.items()}
     hashes = {name: hash_file(out / name) for name in files}
     manifest = {"seed": seed, "counts": counts, "overlap": overlap, "sha256": hashes}
@@ -277,8 +282,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--traces", type=int, default=2000, help="training rows")
     parser.add_argument("--seed", type=int, default=0, help="chooses the training sample only")
+    parser.add_argument("--questions", type=int, default=0, help="questions.jsonl, for a teacher")
     arguments = parser.parse_args()
-    manifest = write_rehearsal(arguments.out, arguments.traces, arguments.seed)
+    manifest = write_rehearsal(arguments.out, arguments.traces, arguments.seed, arguments.questions)
     for name, count in manifest["counts"].items():
         print(f"{arguments.out / name}: {count} rows, sha256 {manifest['sha256'][name][:12]}")
     print(f"held-out problems in training: {manifest['overlap']}")

@@ -1,11 +1,10 @@
 """Generate answers with transformers in process, into an append-only file that survives a kill.
 
-A file of settings beside it states what the answers depend on (model, prompt hash, sampling); answers
-made under other settings are refused. A batch whose answers are all there is never asked again.
+The file is a `ledger`: answers made under other settings (model, prompt hash, sampling) are refused.
+A batch whose answers are all there is never asked again.
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
-from longcot import chat, rows
-from longcot.errors import RowError
+from longcot import chat, ledger
 from longcot.recipe import Eval
 
 
@@ -46,11 +44,11 @@ def answer_all(
     all requests, longest prompt first, before looking at what is done, and a batch of which a kill
     left some answers is asked whole, so that a resumed run makes the same draws as an unbroken one.
     """
-    done = read_answers(path, settings)
+    before = ledger.recover(path, settings, "take another --run-name")
+    done = {(str(row["id"]), int(row["sample"])): row for row in before}
     ordered = sorted(requests, key=lambda request: (-len(request.prompt), request.key))
     batches = [ordered[i : i + batch_size] for i in range(0, len(ordered), batch_size)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as stream:
+    with ledger.appending(path) as append:
         for batch in progress(batches):
             if all(request.key in done for request in batch):
                 continue
@@ -66,33 +64,8 @@ def answer_all(
                     "tokens": tokens,
                 }
                 done[request.key] = answer
-                stream.write(json.dumps(answer, ensure_ascii=False) + "\n")
-            stream.flush()
+                append(answer)
     return [done[request.key] for request in requests]
-
-
-def read_answers(path: Path, settings: dict[str, Any]) -> dict[tuple[str, int], dict]:
-    """Answers already in `path`, by (id, sample); a last line that a kill cut short is removed.
-
-    Raises RowError when the file was made with other settings, naming those that differ.
-    """
-    beside = path.with_suffix(".settings.json")
-    if not path.exists():
-        rows.write_json(beside, settings)
-        return {}
-    before = rows.read_json(beside) if beside.exists() else {}
-    differing = sorted(k for k in {*before, *settings} if before.get(k) != settings.get(k))
-    if differing:
-        changes = "; ".join(f"{k} was {before.get(k)!r}, is {settings.get(k)!r}" for k in differing)
-        raise RowError(
-            f"{path}: these answers were made with other settings ({changes}); "
-            "take another --run-name, or remove the file to answer anew"
-        )
-    raw = path.read_bytes()
-    whole = raw[: raw.rfind(b"\n") + 1]
-    if whole != raw:
-        rows.write_atomic(path, lambda temporary: temporary.write_bytes(whole))
-    return {(str(row["id"]), int(row["sample"])): row for _, row in rows.read_jsonl(path)}
 
 
 def transformers_engine(

@@ -68,3 +68,11 @@ class MetricsError(UserError):
 
 class EqualityError(UserError):
     """The comparison itself cannot run (math-verify missing, the child does not start)."""
+
+
+class ClientError(UserError):
+    """A chat server that cannot be asked at all: unreachable, key rejected, model unknown."""
+
+
+class SandboxError(UserError):
+    """Programs cannot be isolated on this machine; the message says what to install or allow."""

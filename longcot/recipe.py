@@ -5,15 +5,13 @@ TRL and transformers wherever one exists. A key that can change a number in a ta
 must be written; the few keys with a default below only move speed, logging and disk.
 """
 
-import difflib
 import re
-import types
 import typing
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from longcot.errors import RecipeError
-from longcot.strict import checked, nearest, read_sections, read_value, renamed
+from longcot.strict import apply_override, build_section, read_recipe, read_sections
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,19 +134,14 @@ def load_recipe(path: str | Path, overrides: typing.Sequence[str] = ()) -> Recip
     Raises RecipeError naming file, line, value and remedy for the first fault found.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        near = difflib.get_close_matches(path.stem, [p.stem for p in path.parent.glob("*.yaml")])
-        hint = f"; did you mean {path.with_stem(near[0])}?" if near else "; see recipes/*.yaml"
-        raise RecipeError(f"{path}: no such recipe{hint}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read: {error}") from None
+    text = read_recipe(path)
     values, lines = read_sections(text, str(path), SECTIONS, FORMER_NAMES)
     for override in overrides:
-        _apply_override(override, values, lines)
+        apply_override(override, values, lines, SECTIONS)
     sections: dict[str, typing.Any] = {
-        name: _build(name, kind, values[name], lines, f"{path}") if name in values else None
+        name: build_section(name, kind, values[name], lines, FORMER_NAMES)
+        if name in values
+        else None
         for name, kind in SECTIONS.items()
     }
     for name in ("model", "chat"):
@@ -173,42 +166,6 @@ def run_name(recipe: Recipe) -> str:
 def resolved(recipe: Recipe) -> dict:
     """Every section with every value in force, as plain data for the record."""
     return {name: asdict(part) for name in SECTIONS if (part := getattr(recipe, name)) is not None}
-
-
-def _apply_override(override: str, values: dict, lines: dict) -> None:
-    key, equals, text = override.partition("=")
-    section, dot, leaf = key.partition(".")
-    if not equals or not dot or section not in SECTIONS:
-        raise RecipeError(
-            f"command line: {override!r} is not section.key=value"
-            f"{nearest(section, SECTIONS)}; sections: {', '.join(SECTIONS)}"
-        )
-    if section not in values:
-        raise RecipeError(f"command line: {override!r}: the recipe has no section {section!r}")
-    values[section][leaf] = read_value(text)
-    lines[key] = f"command line ({override})"
-
-
-def _build(section: str, kind: typing.Any, given: dict, lines: dict, path: str) -> typing.Any:
-    kind = next((k for k in typing.get_args(kind) if k is not types.NoneType), kind)
-    known = {f.name: f for f in fields(kind)}
-    for key in given:
-        if key not in known:
-            raise RecipeError(
-                f'{lines[f"{section}.{key}"]}: unknown key "{section}.{key}"'
-                f"{renamed(key, FORMER_NAMES) or nearest(key, known)} (known: {', '.join(known)})"
-            )
-    hints = typing.get_type_hints(kind)
-    for name, spec in known.items():
-        if name in given:
-            where = lines[f"{section}.{name}"]
-            given[name] = checked(given[name], hints[name], f"{where}: {section}.{name}")
-        elif spec.default is MISSING:
-            raise RecipeError(
-                f'{lines[section]}: key "{section}.{name}" is missing; it can change a result, '
-                "so it has no default and must be written"
-            )
-    return kind(**given)
 
 
 def _where(lines: dict, key: str, path: str) -> str:

@@ -4,25 +4,40 @@ PyYAML's own scalar rules read 1e-5 as text, `no` as false, 010 as 8 and keep th
 keys; here numbers are numbers, words are words, and a repeated key stops the run.
 """
 
+import dataclasses
 import difflib
 import re
 import types
 import typing
+from pathlib import Path
 
 import yaml
 
 from longcot.errors import RecipeError
 
 
+def read_recipe(path: Path) -> str:
+    """The text of a recipe file; raises RecipeError naming a near one when there is no such file."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        near = difflib.get_close_matches(path.stem, [p.stem for p in path.parent.glob("*.yaml")])
+        hint = f"; did you mean {path.with_stem(near[0])}?" if near else "; see recipes/*.yaml"
+        raise RecipeError(f"{path}: no such recipe{hint}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read: {error}") from None
+
+
 def read_sections(
     text: str,
     path: str,
-    known: typing.Iterable[str],
+    known: typing.Collection[str] | None,
     former: typing.Mapping[str, str] = types.MappingProxyType({}),
 ) -> tuple[dict, dict]:
     """Parse `text` into {section: {key: value}} and {"section.key": "file:line"}.
 
-    `former` tells the new place of names that flat files of other projects write at the top.
+    `known` None takes sections of any name. `former` tells the new place of names that flat files of
+    other projects write at the top.
     Raises RecipeError for broken YAML, an unknown section, a repeated key, a section without keys.
     """
     try:
@@ -30,11 +45,11 @@ def read_sections(
     except yaml.YAMLError as error:
         raise RecipeError(_unreadable(path, error)) from None
     if not isinstance(root, yaml.MappingNode):
-        raise RecipeError(f"{path}:1: a recipe is a mapping of sections: {', '.join(known)}")
+        raise RecipeError(f"{path}:1: a recipe is a mapping of sections: {', '.join(known or ())}")
     values: dict[str, dict] = {}
     lines: dict[str, str] = {}
     for section, line, body in _pairs(root, path, ""):
-        if section not in known:
+        if known is not None and section not in known:
             raise RecipeError(
                 f"{path}:{line}: unknown section {section!r}"
                 f"{renamed(section, former) or nearest(section, known)} (known: {', '.join(known)})"
@@ -68,6 +83,21 @@ def _pairs(node: yaml.MappingNode, path: str, prefix: str) -> typing.Iterator:
             )
         seen[key] = line
         yield key, line, value_node
+
+
+def apply_override(override: str, values: dict, lines: dict, known: typing.Collection[str]) -> None:
+    """Put `section.key=value` of a command line into what `read_sections` gave."""
+    key, equals, text = override.partition("=")
+    section, dot, leaf = key.partition(".")
+    if not equals or not dot or section not in known:
+        raise RecipeError(
+            f"command line: {override!r} is not section.key=value"
+            f"{nearest(section, known)}; sections: {', '.join(known)}"
+        )
+    if section not in values:
+        raise RecipeError(f"command line: {override!r}: the recipe has no section {section!r}")
+    values[section][leaf] = read_value(text)
+    lines[key] = f"command line ({override})"
 
 
 def read_value(text: str) -> typing.Any:
@@ -138,3 +168,35 @@ def nearest(word: str, known: typing.Iterable[str]) -> str:
 def renamed(word: str, former: typing.Mapping[str, str]) -> str:
     """`; it is now ...` for a name of old, or nothing."""
     return f"; it is now {former[word]}" if word in former else ""
+
+
+def build_section(
+    section: str,
+    kind: typing.Any,
+    given: dict,
+    lines: dict,
+    former: typing.Mapping[str, str] = types.MappingProxyType({}),
+) -> typing.Any:
+    """Make the dataclass `kind` (or the one in `kind | None`) of a section's values, each checked.
+
+    Raises RecipeError for an unknown, a missing or a mistyped key, with file and line.
+    """
+    kind = next((k for k in typing.get_args(kind) if k is not types.NoneType), kind)
+    known = {f.name: f for f in dataclasses.fields(kind)}
+    for key in given:
+        if key not in known:
+            raise RecipeError(
+                f'{lines[f"{section}.{key}"]}: unknown key "{section}.{key}"'
+                f"{renamed(key, former) or nearest(key, known)} (known: {', '.join(known)})"
+            )
+    hints = typing.get_type_hints(kind)
+    for name, spec in known.items():
+        if name in given:
+            where = lines[f"{section}.{name}"]
+            given[name] = checked(given[name], hints[name], f"{where}: {section}.{name}")
+        elif spec.default is dataclasses.MISSING:
+            raise RecipeError(
+                f'{lines[section]}: key "{section}.{name}" is missing; it can change a result, '
+                "so it has no default and must be written"
+            )
+    return kind(**given)

@@ -2,6 +2,7 @@
 # The distill story at CPU size: prepare, score the base, train, score again, write the table.
 #   bash results/rehearsal.sh          one run (what `make rehearsal` does)
 #   bash results/rehearsal.sh seeds    seeds 1 and 2, and fewer traces, beside it
+#   bash results/rehearsal.sh distill  the tuned model as a teacher behind a URL: new questions to a data set
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export HF_HUB_OFFLINE=1
@@ -24,6 +25,17 @@ if [ "${1:-}" = seeds ]; then
     run rehearsal_n1000 data.max_samples=1000
     run rehearsal_n500 data.max_samples=500
     python -m results.tables
+    exit
+fi
+
+if [ "${1:-}" = distill ]; then
+    [ -e outputs/rehearsal/model ] || bash "$0"
+    python -m data_prep.rehearsal --out data/rehearsal --questions 100
+    rm -rf outputs/rehearsal/merged data/distill_rehearsal
+    python -m longcot.models merge outputs/rehearsal/model outputs/rehearsal/merged
+    # One thread: the model is too small for two, which would wait for each other.
+    OMP_NUM_THREADS=1 python -m data_prep.distill make data_prep/distill_rehearsal.yaml \
+        --transformers outputs/rehearsal/merged
     exit
 fi
 

@@ -155,6 +155,7 @@ def test_a_recipe_error_is_one_line_and_loads_nothing_heavy(door, tmp_path):
 # ---- tests mirror the modules
 
 OTHER_TESTS = {"style", "readme", "train", "eval", "tables", "rehearsal", "rehearsal_data"}
+OTHER_TESTS |= {path.stem for path in SCRIPTS}
 
 
 def test_every_module_has_its_test_file():

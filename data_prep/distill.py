@@ -1,0 +1,260 @@
+"""Long-CoT data in one story: questions, decontaminate, label, sample, rewrite, reject, mix.
+
+python -m data_prep.distill make RECIPE [key=value ...]   every stage of data_prep/distill17k.yaml or the like
+python -m data_prep.distill import NAME|FILE --out FILE   a published set, as training rows
+python -m data_prep.distill report FILE --out FOLDER      what is in a training file, with a picture
+python -m data_prep.distill clean FILE --out FILE         leave out benchmark questions and duplicates
+python -m data_prep.distill subset FILE --out FILE        a seeded part: 7k, correct maths, wrong answers
+
+`make` writes data/<recipe>/: one file per stage with one line per row, `drop` null or the reason it fell,
+then train.jsonl, manifest.json, data_card.md and the report. Killed and started again, it goes on: no
+question whose answer had arrived is asked again. Stages after Sky-T1, paper section 3.1, but for one:
+benchmark questions and duplicates fall before the teacher is paid for them.
+"""
+
+import argparse
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+
+from data_prep import curate, published, report, stages
+from data_prep.mixture import SECTIONS, Decontaminate, Mixture, load_mixture, result_settings
+from longcot import ledger, record, rows, serving
+from longcot.errors import RowError, plainly
+
+STAGES = ("questions", "decontaminate", "label", "sample", "rewrite", "reject")
+
+
+def make(mixture: Mixture, folder: Path, spread: dict, again: bool) -> None:
+    """All stages of a data recipe; each prints rows in, rows out and why the rest fell."""
+    paths = {name: folder / f"{number}_{name}.jsonl" for number, name in enumerate(STAGES, 1)}
+    tallies = []
+
+    def finish(stage: str) -> ledger.Kept:
+        tallies.append(ledger.tally(paths[stage]))
+        print(tally_line(tallies[-1]))
+        return ledger.Kept(paths[stage])
+
+    stages.collect_questions(mixture, paths["questions"])
+    questions = finish("questions")
+
+    stages.drop_known(mixture, questions, paths["decontaminate"], spread)
+    known = finish("decontaminate")
+
+    stages.label(mixture, questions, known, paths["label"], again)
+    labelled = finish("label")
+
+    chosen = [
+        key for key in known if key in labelled
+    ]  # in the questions' order, as all that follows
+    stages.sample(mixture, questions, chosen, paths["sample"], again)
+    samples = finish("sample")
+
+    stages.rewrite(mixture, samples, paths["rewrite"], again)
+    replies = finish("rewrite")
+
+    stages.reject(mixture, questions, replies, paths["reject"], spread)
+    right, wrong = finish("reject"), ledger.Kept(paths["reject"], "wrong")
+
+    limits = {name: source.count for name, source in mixture.sources.items()}
+    counts = stages.mix(mixture, questions, replies, right, limits, folder / "train.jsonl")
+    stages.mix(mixture, questions, replies, wrong, {}, folder / "wrong.jsonl")
+    manifest = write_manifest(mixture, folder, tallies, counts)
+    describe(mixture, folder, manifest, spread)
+
+
+def tally_line(tally: dict) -> str:
+    """`stage: rows in, rows out; dropped: reason count, ...`, most frequent reason first."""
+    dropped = sorted(tally["dropped"].items(), key=lambda item: (-item[1], item[0]))
+    reasons = ", ".join(f"{count:,} x {reason}" for reason, count in dropped) or "none"
+    return (
+        f"{tally['stage']}: {tally['rows_in']:,} in, {tally['rows_out']:,} out; dropped: {reasons}"
+    )
+
+
+def write_manifest(mixture: Mixture, folder: Path, tallies: list[dict], counts: Counter) -> dict:
+    """What made train.jsonl, and its hash."""
+    commit, dirty = record.read_commit()
+    manifest = {
+        "name": mixture.name,
+        "seed": mixture.mix.seed,
+        "commit": commit,
+        "dirty": dirty,
+        "versions": record.read_versions(),
+        "recipe": stages.settings_of(mixture, *SECTIONS),
+        "teacher": result_settings(mixture.teacher),
+        "stages": tallies,
+        "rows": counts.total(),
+        "counts": dict(counts),
+        "licences": {name: source.licence for name, source in mixture.sources.items()},
+        "sha256": rows.hash_file(folder / "train.jsonl"),
+    }
+    rows.write_json(folder / "manifest.json", manifest)
+    print(f"{folder / 'train.jsonl'}: {counts.total():,} rows, sha256 {manifest['sha256'][:12]}")
+    return manifest
+
+
+def describe(mixture: Mixture, folder: Path, manifest: dict, spread: dict) -> None:
+    """The data card and, where the recipe names a student, the report with its picture."""
+    found, clean = None, mixture.decontaminate
+    if mixture.student and manifest["rows"]:
+        found = report.measure(
+            str(folder / "train.jsonl"),
+            tokenizer_path=mixture.student.tokenizer,
+            max_length=mixture.student.max_length,
+            benchmarks=list(clean.benchmarks or ()),
+            ngram=clean.ngram,
+            overlap=clean.overlap,
+            **spread,
+        )
+        report.write(found, folder)
+    card = report.data_card(manifest, found)
+    rows.write_atomic(folder / "data_card.md", lambda to: to.write_text(card, encoding="utf-8"))
+    print(f"{folder}: manifest.json, data_card.md" + (", report.md, report.png" if found else ""))
+
+
+# ---- the commands
+
+
+def run_make(arguments: argparse.Namespace) -> None:
+    overrides = list(arguments.overrides)
+    with ExitStack() as stack:
+        for engine in ("vllm", "transformers"):
+            if model := getattr(arguments, engine):
+                url = stack.enter_context(getattr(serving, engine)(model))
+                overrides += [f"teacher.model={model}", f"teacher.urls=[{url}]"]
+        mixture = load_mixture(arguments.recipe, overrides)
+        folder = arguments.out or Path("data") / mixture.name
+        make(mixture, folder, spread(arguments), arguments.retry_failed)
+
+
+def run_import(arguments: argparse.Namespace) -> None:
+    dropped: Counter = Counter()
+
+    def kept():
+        for row, reason in published.import_rows(arguments.name):
+            if row is None:
+                dropped[reason] += 1
+            else:
+                yield row
+
+    refuse_existing(arguments.out)
+    count = rows.write_jsonl(arguments.out, kept())
+    tally = {
+        "stage": f"import {arguments.name}", "rows_in": count + dropped.total(),
+        "rows_out": count, "dropped": dropped,
+    }  # fmt: skip
+    print(tally_line(tally))
+    if arguments.tokenizer:
+        arguments.file, arguments.out = str(arguments.out), arguments.out.with_suffix("")
+        run_report(arguments)
+
+
+def run_report(arguments: argparse.Namespace) -> None:
+    found = report.measure(
+        arguments.file,
+        revision=arguments.revision,
+        tokenizer_path=arguments.tokenizer,
+        max_length=arguments.max_length,
+        benchmarks=arguments.benchmarks,
+        ngram=arguments.ngram,
+        overlap=arguments.overlap,
+        **spread(arguments),
+    )
+    report.write(found, arguments.out)
+
+
+def run_clean(arguments: argparse.Namespace) -> None:
+    refuse_existing(arguments.out)
+    section = Decontaminate(
+        benchmarks=tuple(arguments.benchmarks), ngram=arguments.ngram,
+        overlap=arguments.overlap, near_duplicate=arguments.near_duplicate,
+    )  # fmt: skip
+    print(
+        tally_line(curate.clean_file(arguments.file, arguments.out, section, **spread(arguments)))
+    )
+
+
+def run_subset(arguments: argparse.Namespace) -> None:
+    refuse_existing(arguments.out)
+    tally = curate.subset_file(
+        arguments.file, arguments.out, arguments.count, arguments.seed,
+        kind=arguments.kind, verdict=arguments.verdict, **spread(arguments),
+    )  # fmt: skip
+    print(tally_line(tally))
+
+
+def refuse_existing(path: Path) -> None:
+    if path.exists():
+        raise RowError(f"{path} exists; remove it, or write with --out to another place")
+
+
+def spread(arguments: argparse.Namespace) -> dict:
+    """Where the work on rows runs, as `map_rows` takes it."""
+    return {"workers": arguments.workers, "ray": arguments.ray}
+
+
+def main() -> None:
+    """Read the command line and run one command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    def command(name: str, run, help: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=help, description=run.__doc__ or help)
+        added.set_defaults(run=run)
+        added.add_argument("--workers", type=int, default=1, help="processes (default 1)")
+        added.add_argument("--ray", metavar="ADDRESS", help="a Ray cluster instead of processes")
+        return added
+
+    def about(added: argparse.ArgumentParser, tokenizer_required: bool) -> None:
+        added.add_argument("--tokenizer", required=tokenizer_required, help="the student's")
+        added.add_argument("--max-length", type=int, default=16384, help="tokens (default 16384)")
+        added.add_argument("--revision", default="main", help="of a hub data set")
+        overlap_flags(added)
+
+    def overlap_flags(added: argparse.ArgumentParser) -> None:
+        added.add_argument("--benchmarks", nargs="*", default=[], help="names, NAME=FILE or files")
+        added.add_argument("--ngram", type=int, default=8, help="words (default 8)")
+        added.add_argument("--overlap", type=float, default=0.5, help="share (default 0.5)")
+
+    made = command("make", run_make, "all stages of a data recipe")
+    made.add_argument("recipe")
+    made.add_argument("overrides", nargs="*", metavar="section.key=value")
+    made.add_argument("--out", type=Path, help="folder (default data/<recipe>)")
+    made.add_argument("--vllm", metavar="MODEL", help="start `vllm serve MODEL` as the teacher")
+    made.add_argument("--transformers", metavar="MODEL", help="the same with `transformers serve`")
+    made.add_argument("--retry-failed", action="store_true", help="ask calls that failed again")
+
+    taken = command("import", run_import, "a published set, as training rows")
+    taken.add_argument("name", help=f"a file, or one of {', '.join(published.PUBLISHED)}")
+    taken.add_argument("--out", type=Path, required=True)
+    about(taken, tokenizer_required=False)
+
+    told = command("report", run_report, "what is in a training file")
+    told.add_argument("file")
+    told.add_argument("--out", type=Path, required=True, help="folder for report.md, .json, .png")
+    about(told, tokenizer_required=True)
+
+    cleaned = command("clean", run_clean, "leave out benchmark questions and duplicates")
+    cleaned.add_argument("file")
+    cleaned.add_argument("--out", type=Path, required=True)
+    cleaned.add_argument("--near-duplicate", type=float, default=0.8, help="Jaccard (default 0.8)")
+    overlap_flags(cleaned)
+
+    part = command("subset", run_subset, "a seeded part of a training file")
+    part.add_argument("file")
+    part.add_argument("--out", type=Path, required=True)
+    part.add_argument("--count", type=int, help="rows (default: all that fit)")
+    part.add_argument("--seed", type=int, default=0)
+    part.add_argument("--kind", choices=("math", "code", "choice", "exact"))
+    part.add_argument("--verdict", choices=("right", "wrong"), help="judge against the rows' gold")
+
+    arguments = parser.parse_args()
+    arguments.run(arguments)
+
+
+if __name__ == "__main__":
+    with plainly():
+        main()

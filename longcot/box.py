@@ -1,0 +1,262 @@
+"""A box: a process that lends each program a process of its own, isolated (`longcot.cell`).
+
+Here is the side outside: what a box may see, how it is started, bytes in and out through pipes.
+"""
+
+import contextlib
+import functools
+import importlib.util
+import json
+import os
+import selectors
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from longcot import isolation
+
+LEVELS = ("bubblewrap", "namespaces")
+TAIL = 4096  # bytes kept of what a program writes to its error stream
+START = 30.0  # seconds for a box to be ready
+GRACE = 10.0  # seconds beyond a program's own wall limit before its box is given up
+PACKAGES = "/packages"  # where numpy lies in a box, if the caller has it
+_PIECE = 1 << 16
+
+# The box reads its own sources from its standard input, for it cannot see this folder.
+BOOT = """
+import json, os, sys, types
+settings = json.loads(os.pread(0, 1 << 24, 0))
+for name, text in settings["modules"].items():
+    module = sys.modules[name] = types.ModuleType(name)
+    setattr(sys.modules["longcot"], name.rpartition(".")[2], module)
+    exec(compile(text, name, "exec"), vars(module))
+sys.modules["longcot.cell"].main(settings)
+"""
+
+_keeper = ThreadPoolExecutor(1)
+_held: set[int] = set()  # descriptors whose other end waits until every copy is closed
+
+
+def _forget() -> None:
+    """In a forked child: its copies of our pipes would keep programs waiting for their end."""
+    global _keeper
+    _keeper = ThreadPoolExecutor(1)
+    while _held:
+        with contextlib.suppress(OSError):
+            os.close(_held.pop())
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
+class Ended(NamedTuple):
+    """What came out of a box: the init's report (None: the box failed) and the two streams."""
+
+    report: dict | None
+    stdout: bytes
+    stderr: bytes  # the last TAIL bytes
+
+
+# ---- what a box sees
+
+
+def _layout() -> tuple[dict[str, str], dict[str, str]]:
+    """Read-only paths {inside: outside} and links {inside: target}: system libraries, the standard
+    library, the interpreter, numpy. Other packages, programs and settings do not exist inside."""
+    prefix = Path(sys.base_prefix).resolve()
+    folders = [Path(name) for name in ("/lib", "/lib64", "/usr/lib", "/usr/lib64")]
+    folders += [prefix / name for name in ("lib", "lib64") if prefix / name not in folders]
+    links = {str(path): str(path.readlink()) for path in folders if path.is_symlink()}
+    binds = {str(path): str(path) for path in folders if path.is_dir() and not path.is_symlink()}
+    binds[_interpreter()] = _interpreter()
+    numpy = importlib.util.find_spec("numpy")
+    if numpy and numpy.origin:
+        packages = Path(numpy.origin).parents[1]
+        for name in ("numpy", "numpy.libs"):
+            if (packages / name).is_dir():
+                binds[f"{PACKAGES}/{name}"] = str(packages / name)
+    streams = {"fd": "", "stdin": "/0", "stdout": "/1", "stderr": "/2"}
+    return binds, links | {f"/dev/{name}": f"/proc/self/fd{end}" for name, end in streams.items()}
+
+
+def _interpreter() -> str:
+    return str(Path(getattr(sys, "_base_executable", sys.executable)).resolve())
+
+
+def _bubblewrap(binds: dict[str, str], links: dict[str, str]) -> list[str]:
+    """The bwrap command around a box. For root it makes no user namespace, or the box could not
+    change the user within its own; it lends the privileges for that instead."""
+    found = shutil.which("bwrap")
+    if not found:
+        raise OSError("no `bwrap` on PATH")
+    words = [found, "--die-with-parent", "--new-session", "--unshare-pid", "--unshare-net"]
+    words += ["--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
+    if os.geteuid() == 0:
+        for name in ("CAP_SYS_ADMIN", "CAP_SETUID", "CAP_SETGID"):
+            words += ["--cap-add", name]
+    else:
+        words += ["--unshare-user"]
+    for inside, outside in binds.items():
+        for folder in list(Path(inside).parents)[-2::-1]:  # bwrap alone would close some of them
+            words += ["--dir", str(folder)]
+        words += ["--ro-bind", outside, inside]
+    words += ["--dir", "/dev"]
+    for name in isolation.DEVICES:
+        words += ["--dev-bind", f"/dev/{name}", f"/dev/{name}"]
+    for inside, target in links.items():
+        words += ["--symlink", target, inside]
+    words += ["--proc", "/proc", "--dir", isolation.SCRATCH, "--remount-ro", "/", "--chdir", "/"]
+    return [*words, "--"]
+
+
+def _write_settings(level: str, control: int, binds: dict, links: dict) -> int:
+    folder = Path(__file__).parent
+    modules = {"longcot": ""}
+    for name in ("isolation", "program", "cell"):
+        modules[f"longcot.{name}"] = (folder / f"{name}.py").read_text(encoding="utf-8")
+    settings = {"modules": modules, "level": level, "control": control, "packages": PACKAGES}
+    file = os.memfd_create("settings")
+    os.write(file, json.dumps(settings | {"binds": binds, "links": links}).encode())
+    return file
+
+
+# ---- the box
+
+
+class Box:
+    """A running box. One program at a time; `close` ends it and everything in it."""
+
+    def __init__(self, level: str) -> None:
+        """Start a box and wait until it listens; raises OSError saying why it does not."""
+        binds, links = _layout()
+        command = _bubblewrap(binds, links) if level == "bubblewrap" else []
+        command += [_interpreter(), "-s", "-S", "-P", "-B", "-c", BOOT]
+        self.level = level
+        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        _held.add(self.control.fileno())
+        settings = _write_settings(level, theirs.fileno(), binds, links)
+        self.errors = os.memfd_create("errors")
+        start = functools.partial(
+            subprocess.Popen,
+            command,
+            stdin=settings,
+            stdout=subprocess.DEVNULL,
+            stderr=self.errors,
+            pass_fds=[theirs.fileno()],
+            env={"PYTHONHASHSEED": "0", "PYTHONUTF8": "1"},  # nothing of the caller's
+            cwd="/",
+            start_new_session=True,
+        )
+        try:
+            # The kernel ends a box with the thread that started it, so that thread must last.
+            self.process = _keeper.submit(start).result()
+            theirs.close()
+            self.control.settimeout(START)
+            if self.control.recv(16) != b"ready":
+                raise OSError(self.complaint())
+        except OSError:
+            self.close()
+            raise
+        finally:
+            theirs.close()
+            os.close(settings)
+
+    def complaint(self) -> str:
+        """The last line the box wrote to its own error stream."""
+        said = os.pread(self.errors, _PIECE, 0).decode(errors="replace").strip()
+        return said.splitlines()[-1] if said else "the box ended"
+
+    def close(self) -> None:
+        """End the box and wait for its end."""
+        _held.discard(self.control.fileno())
+        self.control.close()
+        os.close(self.errors)
+        if hasattr(self, "process"):
+            try:
+                self.process.wait(timeout=2)  # it ends by itself when its socket closes
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+    def run(self, program: bytes, stdin: bytes, limits: dict, output: int) -> Ended:
+        """Run a program within `limits` (see `cell`) and `output` bytes on each stream. After a
+        report None, close the box."""
+        text = os.memfd_create("program")
+        ends = [os.pipe() for _ in range(3)]  # stdin, stdout, stderr
+        theirs = [text, ends[0][0], *(writing for _, writing in ends[1:])]
+        ours = [ends[0][1], *(reading for reading, _ in ends[1:])]
+        _held.update(ours)
+        try:
+            with open(text, "wb", closefd=False) as file:
+                file.write(program)
+            with contextlib.suppress(OSError):  # the box is gone: nothing will come out
+                socket.send_fds(self.control, [json.dumps(limits).encode()], theirs)
+        finally:
+            for file in theirs:
+                os.close(file)
+        try:
+            return self._exchange(ours, stdin, output, limits["wall"] + GRACE)
+        finally:
+            for file in ours:
+                if file in _held:
+                    _close(file)
+
+    def _exchange(self, ours: list[int], stdin: bytes, output: int, seconds: float) -> Ended:
+        """Feed stdin and collect the rest until the streams are closed at the other end, which
+        the end of the program brings about, and the box has reported."""
+        feed, out, err = ours
+        control = self.control.fileno()
+        found = {out: bytearray(), err: bytearray(), control: bytearray()}
+        counts = dict.fromkeys(found, 0)
+        start, sent, flood = time.monotonic(), 0, False
+        with selectors.DefaultSelector() as selector:
+            os.set_blocking(feed, False)
+            selector.register(feed, selectors.EVENT_WRITE)
+            for file in found:
+                selector.register(file, selectors.EVENT_READ)
+            while selector.get_map():
+                left = start + seconds - time.monotonic()
+                ready = selector.select(left) if left > 0 else ()
+                if not ready:
+                    return Ended(None, b"", b"")
+                for file in (key.fd for key, _ in ready):
+                    if file == feed:
+                        sent += _feed(feed, stdin[sent : sent + _PIECE])
+                        over = sent >= len(stdin)
+                    else:
+                        piece = os.read(file, _PIECE)
+                        over = not piece or file == control
+                        counts[file] += len(piece)
+                        if counts[file] <= output or file != out:
+                            found[file] += piece
+                            del found[err][:-TAIL]
+                        if counts[file] > output and file != control and not flood:
+                            flood = True
+                            with contextlib.suppress(OSError):
+                                self.control.send(b"stop")
+                    if over:
+                        selector.unregister(file)
+                        if file != control:
+                            _close(file)
+        told = json.loads(found[control]) if found[control] else None
+        if told and flood:
+            told |= {"status": "output_limit", "note": f"more than {output} bytes"}
+        return Ended(told, bytes(found[out]), bytes(found[err]))
+
+
+def _feed(file: int, piece: bytes) -> int:
+    """How much of `piece` is dealt with: what the pipe took, or all if nobody reads any more."""
+    try:
+        return os.write(file, piece)
+    except BrokenPipeError:
+        return 1 << 62
+
+
+def _close(file: int) -> None:
+    _held.discard(file)
+    os.close(file)

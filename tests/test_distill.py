@@ -1,0 +1,269 @@
+"""The data story from questions to training rows: nothing asked twice, nothing lost, nothing slipped in."""
+
+import hashlib
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from teacher import Teacher, question_row, reply_to
+
+from data_prep import distill
+from data_prep.mixture import load_mixture
+from longcot import rows
+from longcot.errors import ClientError, RecipeError, RowError
+
+RECIPE = """
+apples:
+  path: {folder}/questions.jsonl
+  revision: main
+  split: train
+  config: null
+  layout: questions
+  where: null
+  first: null
+  label: false
+  difficulty_min: null
+  difficulty_max: null
+  count: null
+  licence: made here
+decontaminate:
+  benchmarks: [{folder}/benchmark.jsonl]
+  ngram: 8
+  overlap: 1.0
+  near_duplicate: 1.0
+teacher:
+  model: teacher
+  urls: [{url}]
+  system: ""
+  instruction: false
+  temperature: 0.0
+  top_p: 1.0
+  max_tokens: 100
+  seed: 0
+  n: 1
+  concurrency: 4
+  timeout: 1.0
+  max_retries: 2
+reject:
+  unjudged: drop
+mix:
+  seed: 0
+  per_question: 1
+  system: Think.
+  format: thought_solution
+"""
+ALONE = {"workers": 1, "ray": None}
+
+
+@pytest.fixture
+def ask(tmp_path):
+    """write(url, count) -> path of a recipe over `count` questions; the first is in the benchmark."""
+
+    def write(url: str, count: int = 40) -> Path:
+        questions = [question_row(number) for number in range(1, count + 1)]
+        rows.write_jsonl(tmp_path / "questions.jsonl", questions)
+        planted = [{"id": "planted", **questions[0]}]
+        rows.write_jsonl(tmp_path / "benchmark.jsonl", planted)
+        path = tmp_path / "apples.yaml"
+        path.write_text(RECIPE.format(folder=tmp_path, url=url))
+        return path
+
+    return write
+
+
+def stage(folder: Path, name: str) -> dict[str, dict]:
+    (path,) = folder.glob(f"?_{name}.jsonl")
+    return {row["key"]: row for _, row in rows.read_jsonl(path)}
+
+
+def made(recipe: Path, folder: Path, overrides=(), spread=ALONE, again=False) -> list[dict]:
+    distill.make(load_mixture(recipe, overrides), folder, spread, again)
+    return [row for _, row in rows.read_jsonl(folder / "train.jsonl")]
+
+
+def test_from_questions_to_rows_with_every_fall_counted(ask, tmp_path, capsys):
+    with Teacher() as teacher:
+        found = made(ask(teacher.url), tmp_path / "out")
+    assert len(found) == 37  # 40, less the benchmark's question and two with another gold
+    assert sum(teacher.asked.values()) == 39 and max(teacher.asked.values()) == 1
+    row = found[0]
+    problem = question_row(2)["problem"]
+    assert row["conversations"][0] == {"from": "user", "value": problem}
+    assert row["conversations"][1] == {"from": "assistant", "value": reply_to(problem)}
+    assert (row["system"], row["source"], row["gold"], row["kind"]) == ("Think.", "apples", "91", "math")
+    assert [r["conversations"][0]["value"] for r in found] == [
+        question_row(n)["problem"] for n in range(2, 41) if n % 20 != 7
+    ]
+    wrong = [row for _, row in rows.read_jsonl(tmp_path / "out/wrong.jsonl")]
+    assert [r["conversations"][0]["value"] for r in wrong] == [question_row(n)["problem"] for n in (7, 27)]
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+    tallies = {t["stage"]: (t["rows_in"], t["rows_out"], t["dropped"]) for t in manifest["stages"]}
+    assert tallies["1_questions"] == (40, 40, {})
+    assert tallies["2_decontaminate"][:2] == (40, 39)
+    assert tallies["4_sample"] == (39, 39, {})
+    assert tallies["6_reject"] == (39, 37, {"wrong": 2})
+    assert manifest["sha256"] == hashlib.sha256((tmp_path / "out/train.jsonl").read_bytes()).hexdigest()
+    assert manifest["counts"] == {"apples": 37} and manifest["teacher"]["model"] == "teacher"
+    card = (tmp_path / "out/data_card.md").read_text()
+    assert "37" in card and "teacher" in card
+    out = capsys.readouterr().out
+    assert "6_reject: 39 in, 37 out; dropped: 2 x wrong" in out
+
+
+def test_spoiled_replies_are_retried_or_rejects_never_data(ask, tmp_path):
+    def faults(problem, times):
+        number = int(problem.split()[1])
+        if number in (5, 6, 8, 9) and times == 1:
+            return {5: "500", 6: "rubbish", 8: "slow", 9: "500"}[number]
+        return {11: "500", 12: "length", 13: "plain"}.get(number)
+
+    with Teacher(faults) as teacher:
+        recipe = ask(teacher.url)
+        found = made(recipe, tmp_path / "out")
+        sampled = stage(tmp_path / "out", "sample")
+        drops = {row["drop"] for row in sampled.values()}
+        assert len(drops) == 3 and "cut at max_tokens" in drops and None in drops
+        (failed,) = [row for row in sampled.values() if (row["drop"] or "").startswith("call failed")]
+        assert failed["retries"] == 2 and failed["response"] == ""
+        assert sum(row["retries"] for row in sampled.values()) == 2 + 4
+        assert len(found) == 34
+        fallen = [r["drop"] for r in stage(tmp_path / "out", "rewrite").values() if r["drop"]]
+        assert len(fallen) == 1 and "no thought tags" in fallen[0]
+
+        before = teacher.asked.copy()
+        made(recipe, tmp_path / "out")  # nothing is left to do
+        assert teacher.asked == before
+        teacher.faults = lambda problem, times: None
+        assert len(made(recipe, tmp_path / "out", again=True)) == 35
+        assert sum((teacher.asked - before).values()) == 1  # the failed call, and no other
+
+
+@pytest.mark.slow
+def test_killed_at_ten_random_moments_and_started_again(ask, tmp_path):
+    """The same file as a run that was never killed; no question whose answer was kept is asked again."""
+    draw = random.Random(2026)
+    command = [sys.executable, "-m", "data_prep.distill", "make"]
+    with Teacher(delay=0.15) as teacher:
+        recipe = ask(teacher.url, 120)
+        kept_by_then: set[str] = set()
+        kills = 0
+        while kills < 10:
+            process = subprocess.Popen(
+                [*command, str(recipe), "--out", str(tmp_path / "killed")],
+                cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            )  # fmt: skip
+            begun = sum(teacher.asked.values())
+            limit = time.monotonic() + 60
+            while sum(teacher.asked.values()) == begun and process.poll() is None:
+                assert time.monotonic() < limit
+                time.sleep(0.01)
+            time.sleep(draw.uniform(0.0, 0.4))
+            assert process.poll() is None, process.stderr.read().decode()
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            time.sleep(0.3)  # what was in flight ends
+            asked_before, kills = teacher.asked.copy(), kills + 1
+            path = tmp_path / "killed/4_sample.jsonl"
+            lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+            kept_by_then = {json.loads(line)["key"] for line in lines}
+        problems = {key: row["problem"] for key, row in stage(tmp_path / "killed", "questions").items()}
+        subprocess.run([*command, str(recipe), "--out", str(tmp_path / "killed")], cwd=ROOT, check=True)
+        assert 0 < len(kept_by_then) < 119
+        for key in kept_by_then:
+            problem = problems[key.partition("#")[0]]
+            assert teacher.asked[problem] == asked_before[problem], "asked again after its answer was kept"
+        # only what was in flight at a kill can have been asked more than once
+        assert sum(teacher.asked.values()) <= 119 + kills * 4
+        made(recipe, tmp_path / "whole")
+    for name in ("train.jsonl", "wrong.jsonl"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert len(list(rows.read_jsonl(tmp_path / "killed/4_sample.jsonl"))) == 119  # nothing twice
+
+
+@pytest.mark.slow
+def test_the_same_rows_for_one_two_and_four_workers(ask, tmp_path):
+    with Teacher() as teacher:
+        recipe = ask(teacher.url)
+        hashes = set()
+        for workers in (1, 2, 4):
+            folder = tmp_path / f"out{workers}"
+            made(recipe, folder, spread={"workers": workers, "ray": None})
+            hashes.add(rows.hash_file(folder / "train.jsonl"))
+    assert len(hashes) == 1
+
+
+def test_several_answers_per_question_and_a_stated_count(ask, tmp_path):
+    overrides = ["teacher.n=3", "teacher.temperature=0.5", "mix.per_question=2", "apples.count=20"]
+    with Teacher() as teacher:
+        recipe = ask(teacher.url)
+        found = made(recipe, tmp_path / "out", overrides)
+        again = made(recipe, tmp_path / "other", overrides)
+        assert found == again and len(found) == 20
+        assert set(teacher.asked.values()) == {6}
+        other = made(recipe, tmp_path / "seed", [*overrides, "mix.seed=1"])
+        assert [r["id"] for r in other] != [r["id"] for r in found]
+        with pytest.raises(RowError, match=r"apples has 74 rows left, its count is 75"):
+            made(recipe, tmp_path / "many", [*overrides[:3], "apples.count=75"])
+    assert all(row["id"].endswith(("#0", "#1")) for row in found)
+
+
+def test_another_recipe_does_not_mix_with_finished_stages(ask, tmp_path):
+    with Teacher() as teacher:
+        recipe = ask(teacher.url)
+        found = made(recipe, tmp_path / "out")
+        with pytest.raises(RowError, match=r"4_sample.jsonl.*other settings.*teacher"):
+            made(recipe, tmp_path / "out", ["teacher.max_tokens=99"])
+        asked = teacher.asked.copy()
+        # what moves speed alone may change
+        assert made(recipe, tmp_path / "out", ["teacher.concurrency=2"]) == found
+        assert teacher.asked == asked
+
+
+def test_a_teacher_that_cannot_be_asked_stops_the_run_and_keeps_what_is_there(ask, tmp_path):
+    recipe = ask("http://127.0.0.1:9/v1", 3)  # the discard port: refuses
+    with pytest.raises(ClientError, match=r"127.0.0.1:9"):
+        made(recipe, tmp_path / "out")
+    assert len(stage(tmp_path / "out", "questions")) == 3
+    with Teacher() as teacher:
+        again = ask(teacher.url, 3)
+        assert len(made(again, tmp_path / "out")) == 2
+        with pytest.raises(ClientError, match="NO_SUCH_KEY"):
+            made(again, tmp_path / "other", ["teacher.api_key_env=NO_SUCH_KEY"])
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (("  ngram: 8\n", ""), 'key "decontaminate.ngram" is missing'),
+        (("  ngram: 8", "  ngramm: 8"), 'unknown key "decontaminate.ngramm"'),
+        (("label: false", "label: true"), "apples.label: labelling needs a difficulty section"),
+        (("overlap: 1.0", "overlap: 50"), "decontaminate.overlap: a share"),
+        (("  n: 1", "  n: 4"), "greedy decoding"),
+        (("reject:\n  unjudged: drop\n", ""), "section 'reject' is missing"),
+        (("layout: questions", "layout: question"), "must be one of"),
+        (("reject:", "rejects:"), "neither a source"),
+    ],
+)
+def test_a_faulty_data_recipe_is_told_with_its_line(ask, edit, message):
+    path = ask("http://127.0.0.1:9/v1")
+    text = path.read_text()
+    assert edit[0] in text
+    path.write_text(text.replace(*edit, 1))
+    with pytest.raises(RecipeError) as caught:
+        load_mixture(path)
+    assert message in str(caught.value) and "apples.yaml:" in str(caught.value)
+
+
+def test_the_data_recipes_of_the_repository_load():
+    names = sorted(path.stem for path in (ROOT / "data_prep").glob("*.yaml"))
+    assert names == ["distill17k", "distill_rehearsal"]
+    mixtures = {name: load_mixture(ROOT / f"data_prep/{name}.yaml") for name in names}
+    pool = mixtures["distill17k"].sources
+    assert [pool["math"].difficulty_min, pool["olympiads"].difficulty_min] == [4, 9]  # papers.md A.3
+    assert pool["olympiads"].first == 20000 and mixtures["distill17k"].teacher.max_tokens == 16384
