@@ -55,9 +55,9 @@ os.register_at_fork(after_in_child=_forget)
 
 
 class Ended(NamedTuple):
-    """What came out of a box: the init's report (None: the box failed) and the two streams."""
+    """What came out of a run: the room's report and the two streams."""
 
-    report: dict | None
+    report: dict | None  # None: the room is gone, and the box may know why
     stdout: bytes
     stderr: bytes  # the last TAIL bytes
 
@@ -183,70 +183,97 @@ class Box:
                 self.process.kill()
                 self.process.wait()
 
-    def run(self, program: bytes, stdin: bytes, limits: dict, output: int) -> Ended:
-        """Run a program within `limits` (see `cell`) and `output` bytes on each stream. After a
-        report None, close the box."""
+    def open(self, program: bytes, limits: dict) -> "Session":
+        """Begin runs of one program within `limits` (see `program.lend`)."""
+        return Session(self.control, program, limits)
+
+
+class Session:
+    """Runs of one program in one room of a box. Close it before the next is opened there."""
+
+    def __init__(self, control: socket.socket, program: bytes, limits: dict) -> None:
+        self.control, self.limits = control, limits
+        self.end, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        _held.add(self.end.fileno())
         text = os.memfd_create("program")
-        ends = [os.pipe() for _ in range(3)]  # stdin, stdout, stderr
-        theirs = [text, ends[0][0], *(writing for _, writing in ends[1:])]
-        ours = [ends[0][1], *(reading for reading, _ in ends[1:])]
+        try:
+            with theirs, open(text, "wb", closefd=False) as file:
+                file.write(program)
+                file.flush()
+                # If the box is gone, the runs will tell.
+                with contextlib.suppress(OSError):
+                    message = json.dumps(limits).encode()
+                    socket.send_fds(control, [message], [text, theirs.fileno()])
+        finally:
+            os.close(text)
+
+    def close(self) -> dict | None:
+        """End the room; returns the box's report on it, None if the box has failed."""
+        _held.discard(self.end.fileno())
+        self.end.close()
+        try:
+            report = self.control.recv(_PIECE)
+        except OSError:
+            return None
+        return json.loads(report) if report else None
+
+    def run(self, stdin: bytes, output: int) -> Ended:
+        """Run the program on `stdin`, keeping at most `output` bytes of its output. After a report
+        that is None or says no "more", close the session."""
+        pipes = [os.pipe() for _ in range(3)]
+        theirs = [pipes[0][0], *(writing for _, writing in pipes[1:])]
+        ours = [pipes[0][1], *(reading for reading, _ in pipes[1:])]
         _held.update(ours)
         try:
-            with open(text, "wb", closefd=False) as file:
-                file.write(program)
-            with contextlib.suppress(OSError):  # the box is gone: nothing will come out
-                socket.send_fds(self.control, [json.dumps(limits).encode()], theirs)
+            with contextlib.suppress(OSError):  # the room is gone: nothing will come out
+                socket.send_fds(self.end, [b"run"], theirs)
         finally:
             for file in theirs:
                 os.close(file)
         try:
-            return self._exchange(ours, stdin, output, limits["wall"] + GRACE)
+            return self._exchange(ours, stdin, output)
         finally:
-            for file in ours:
-                if file in _held:
-                    _close(file)
+            for file in _held.intersection(ours):
+                _close(file)
 
-    def _exchange(self, ours: list[int], stdin: bytes, output: int, seconds: float) -> Ended:
-        """Feed stdin and collect the rest until the streams are closed at the other end, which
-        the end of the program brings about, and the box has reported."""
+    def _exchange(self, ours: list[int], stdin: bytes, output: int) -> Ended:
+        """Feed stdin and collect the rest until the streams are closed at the other end and the
+        room has reported or is gone."""
         feed, out, err = ours
-        control = self.control.fileno()
-        found = {out: bytearray(), err: bytearray(), control: bytearray()}
+        told = self.end.fileno()
+        found = {out: bytearray(), err: bytearray(), told: bytearray()}
         counts = dict.fromkeys(found, 0)
-        start, sent, flood = time.monotonic(), 0, False
+        deadline = time.monotonic() + self.limits["wall"] + GRACE
+        sent, flood = 0, False
         with selectors.DefaultSelector() as selector:
             os.set_blocking(feed, False)
             selector.register(feed, selectors.EVENT_WRITE)
             for file in found:
                 selector.register(file, selectors.EVENT_READ)
             while selector.get_map():
-                left = start + seconds - time.monotonic()
-                ready = selector.select(left) if left > 0 else ()
-                if not ready:
-                    return Ended(None, b"", b"")
+                ready = selector.select(max(0.0, deadline - time.monotonic()))
+                if not ready or (flood := flood or max(counts[out], counts[err]) > output):
+                    with contextlib.suppress(OSError):
+                        self.control.send(b"stop")
+                    break
                 for file in (key.fd for key, _ in ready):
                     if file == feed:
                         sent += _feed(feed, stdin[sent : sent + _PIECE])
                         over = sent >= len(stdin)
                     else:
                         piece = os.read(file, _PIECE)
-                        over = not piece or file == control
+                        over = not piece or file == told
                         counts[file] += len(piece)
-                        if counts[file] <= output or file != out:
-                            found[file] += piece
-                            del found[err][:-TAIL]
-                        if counts[file] > output and file != control and not flood:
-                            flood = True
-                            with contextlib.suppress(OSError):
-                                self.control.send(b"stop")
+                        found[file] += piece
+                        del found[err][:-TAIL]
                     if over:
                         selector.unregister(file)
-                        if file != control:
+                        if file != told:
                             _close(file)
-        told = json.loads(found[control]) if found[control] else None
-        if told and flood:
-            told |= {"status": "output_limit", "note": f"more than {output} bytes"}
-        return Ended(told, bytes(found[out]), bytes(found[err]))
+        report = json.loads(found[told]) if found[told] else None
+        if flood:
+            report = {"status": "output_limit", "note": f"more than {output} bytes", "more": False}
+        return Ended(report, bytes(found[out][:output]), bytes(found[err]))
 
 
 def _feed(file: int, piece: bytes) -> int:

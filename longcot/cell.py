@@ -1,10 +1,10 @@
-"""What runs inside a box: a small server that lends every program a process of its own.
+"""What runs inside a box: a small server that lends every program a room of its own.
 
 The server is started by `longcot.box` from these sources alone, with no environment. For each
-program it forks a process that is the init of a new process namespace, so that the kernel ends
-whatever the program started when it ends, and that gives up its rights (`longcot.program`). The
-server watches from outside that namespace, where the program can neither see nor signal it; a
-program, its input and its output never pass through the server's memory.
+program it forks the init of a new process namespace, which gives up its rights and forks a process
+for each input (`longcot.program`); when the init ends, the kernel ends whatever is left. The server
+watches from outside that namespace, where no program can see or signal it. A program, its input and
+its output never pass through the server's memory.
 """
 
 import gc
@@ -16,7 +16,6 @@ import select
 import signal
 import socket
 import sys
-import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,7 +64,7 @@ def main(settings: dict) -> None:
     gc.collect()
     gc.freeze()
     control.send(b"ready")
-    program.run(_serve(control, home))
+    program.run(program.lend(*_serve(control, home)))
 
 
 def _deepen_stack() -> None:
@@ -78,9 +77,9 @@ def _deepen_stack() -> None:
         os.execv(sys.executable, sys.orig_argv)
 
 
-def _serve(control: socket.socket, home: int) -> bytes:
-    """Lend one process after another (`home` is our own process namespace) and answer each job
-    with a report; returns only in a lent process, confined: the text of its program."""
+def _serve(control: socket.socket, home: int) -> tuple[dict, list[int], int, bytes]:
+    """Fork an init for each job (`home` is our own process namespace), and report when it ends;
+    returns only in an init: what `program.lend` wants."""
     system_calls = isolation.build_filter(platform.machine())
     scratch = Scratch(0, 0, -1)
     while True:
@@ -92,27 +91,15 @@ def _serve(control: socket.socket, home: int) -> bytes:
         limits = json.loads(message)
         scratch = _clean(scratch, limits["scratch"])
         isolation.call("unshare", isolation.NEW_PID)
-        told, tell = os.pipe()
-        child = os.fork()
-        if child == 0:
-            try:
-                text = program.confine(limits, files, scratch.rules, system_calls)
-            except OSError as error:
-                os.write(tell, str(error).encode())
-                os._exit(1)
-            os.write(tell, b"ready")
-            os.closerange(3, 1 << 16)
-            return text
+        init = os.fork()
+        if init == 0:
+            control.close()
+            os.close(home)
+            return limits, files, scratch.rules, system_calls
         isolation.call("setns", home, isolation.NEW_PID)
-        for file in (*files, tell):
+        for file in files:
             os.close(file)
-        said = os.read(told, 4096)
-        os.close(told)
-        report = _watch(child, control, limits)
-        if said != b"ready":
-            note = said.decode(errors="replace") or "the process ended early"
-            report = {"status": "sandbox_failure", "note": note, "seconds": 0.0}
-        control.send(json.dumps(report).encode())
+        control.send(json.dumps(_watch(init, control, limits["memory"])).encode())
 
 
 class Scratch(NamedTuple):
@@ -139,43 +126,29 @@ def _clean(scratch: Scratch, size: int) -> Scratch:
 # ---- watching one program
 
 
-def _watch(child: int, control: socket.socket, limits: dict) -> dict:
-    """Wait for the end of the program or bring it about; returns the report."""
-    start, base, pause = time.monotonic(), _resident(Path("/proc/self")), 5
-    ended = os.pidfd_open(child)
+def _watch(init: int, control: socket.socket, memory: int) -> dict:
+    """Wait for the init's end, or bring it about; returns the report: its status is "ended",
+    "stopped" (the caller's wish) or "memory"."""
+    base, pause = _resident(Path("/proc/self")), 5
+    ended = os.pidfd_open(init)
     poll = select.poll()
     poll.register(ended, select.POLLIN)
     poll.register(control, select.POLLIN)
-    verdict = None
-    while verdict is None:
-        ready = dict(poll.poll(pause))
+    report = {"status": "ended"}
+    while ended not in (ready := dict(poll.poll(pause))):
         pause = min(50, 2 * pause)  # milliseconds
-        seconds = time.monotonic() - start
-        if ended in ready:
-            break
-        if ready:  # a stop, or the caller is gone and we end with it
-            verdict = ("stopped", "")
+        if ready:
             if not control.recv(16):
-                os._exit(0)
-        elif seconds > limits["wall"]:
-            verdict = ("timeout", f"no end within {limits['wall']:g} s")
-        elif _resident_beyond(base) > limits["memory"]:
-            verdict = ("memory", f"its processes hold more than {limits['memory']} bytes")
-    if verdict:
-        os.kill(child, signal.SIGKILL)
+                os._exit(0)  # the caller is gone, and we end with it
+            report = {"status": "stopped"}
+        elif _resident_beyond(base) > memory:
+            report = {"status": "memory", "note": f"its processes hold more than {memory} bytes"}
+        if report["status"] != "ended":
+            os.kill(init, signal.SIGKILL)
+            break
     os.close(ended)
-    _, status, used = os.wait4(child, 0)
-    verdict = verdict or _name_end(status, used.ru_utime + used.ru_stime, limits)
-    return {"status": verdict[0], "note": verdict[1], "seconds": round(seconds, 6)}
-
-
-def _name_end(status: int, processor: float, limits: dict) -> tuple[str, str]:
-    code = os.waitstatus_to_exitcode(status)
-    if processor >= limits["cpu"]:
-        return "timeout", f"more than {limits['cpu']:g} s of processor time"
-    if code == 0:
-        return "exited", ""
-    return "crashed", signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    status = os.waitpid(init, 0)[1]
+    return report | {"code": os.waitstatus_to_exitcode(status)}
 
 
 def _resident(task: Path) -> int:

@@ -19,18 +19,16 @@ from longcot.errors import BenchmarkError
 _SYMBOLS = {
     code: f" {unicodedata.name(chr(code)).split()[-1].lower().replace('lamda', 'lambda')} "
     for code in range(0x3B1, 0x3CA)  # Greek letters by their names
-} | {
+} | dict.fromkeys(range(0x300, 0x370)) | {  # accents go
     0x2212: "-", 0x2013: "-", 0xD7: "*", 0xB7: "*", 0x22C5: "*", 0xF7: "/", 0x2044: "/",
     0x2264: "<=", 0x2265: ">=", 0x2260: "!=", 0x221A: " sqrt ", 0xB0: "^ circ ", 0x2019: "'",
     0x2032: "'", 0x2220: " angle ", 0x25B3: " triangle ", 0x221E: " infty ", 0x2208: " in ",
 }  # fmt: skip
 _FOREIGN = re.compile(r"[^\x00-\x7f]+")
 _RAISED = re.compile("[\u2070\u00b9\u00b2\u00b3\u2074-\u2079]+")
-_ACCENTS = re.compile("[\u0300-\u036f]+")
 _NO_LETTERS = re.compile(r"[^\w\x00-\x7f]+")
 # The comma first, the digit before it after: the search for a plain character is the fast one.
 _THOUSANDS = re.compile(r",(?<=[0-9],)(?=[0-9]{3}(?![0-9]))")
-_THIN_THOUSANDS = re.compile(r"(?<=[0-9])\\,(?=[0-9]{3}(?![0-9]))")
 _SHORT_FRACTION = re.compile(r"(\\[dtc]?frac ?[0-9])(?=[0-9])")
 _COMMAND = re.compile(r"\\(?:(?:begin|end) ?\{[a-z]+\*?\}|[a-z]+|[^\w\s]|\s)")
 _ALIKE = {
@@ -39,10 +37,9 @@ _ALIKE = {
     "times": "*", "cdot": "*", "div": "/", "vert": "|", "lvert": "|", "rvert": "|", "mid": "|",
     "degree": "circ", "varepsilon": "epsilon", "varphi": "phi", "%": "%", "|": "|",
 } | dict.fromkeys(
-    ["left", "right", "middle", "big", "bigg", "bigl", "bigr", "biggl", "biggr", "displaystyle",
-     "textstyle", "quad", "qquad", "text", "textbf", "textit", "textrm", "mathrm", "mathbf",
-     "mathit", "mbox", "operatorname", "limits", "nolimits", "newline", "bf", "rm", "it", "dots",
-     "ldots", "cdots", "dotsc", "dotsb"], "",
+    ["left", "right", "middle", "big", "bigg", "bigl", "bigr", "displaystyle", "quad", "qquad",
+     "text", "textbf", "textit", "textrm", "mathrm", "mathbf", "mathit", "mbox", "operatorname",
+     "limits", "newline", "dots", "ldots", "cdots", "dotsc"], "",
 )  # fmt: skip
 _NOTHING, _LETTER, _DIGIT, _SIGN = range(4)  # a sign is a word by itself
 _CLASSES = np.full(129, _LETTER, np.uint8)
@@ -64,9 +61,7 @@ def _undress(text: str) -> str:
     if not text.isascii():
         text = _FOREIGN.sub(_fold, text)
     text = text.lower().replace("**", " ")  # bold
-    if "\\" in text:
-        text = _THIN_THOUSANDS.sub("", text.replace(",\\!", ","))
-    text = _THOUSANDS.sub("", text.replace("{,}", ","))
+    text = _THOUSANDS.sub("", text.replace("{,}", ",").replace(",\\!", ","))
     if "\\" in text:
         text = _COMMAND.sub(_translate, _SHORT_FRACTION.sub(r"\1 ", text))
     return text
@@ -74,10 +69,9 @@ def _undress(text: str) -> str:
 
 def _fold(run: re.Match) -> str:
     """Characters beyond ASCII in the form that LaTeX or a keyboard gives them."""
-    text = _RAISED.sub(lambda raised: "^" + raised[0], run[0])
-    text = _ACCENTS.sub("", unicodedata.normalize("NFKD", text))
-    text = unicodedata.normalize("NFKC", text).lower().translate(_SYMBOLS)
-    return _NO_LETTERS.sub(" ", text)
+    text = _RAISED.sub(lambda raised: "^" + raised[0], run[0]).lower().translate(_SYMBOLS)
+    text = unicodedata.normalize("NFKD", text).translate(_SYMBOLS)
+    return _NO_LETTERS.sub(" ", unicodedata.normalize("NFKC", text))
 
 
 def _translate(command: re.Match) -> str:
@@ -93,8 +87,7 @@ def _cut(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     else:
         codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
         classes = _CLASSES[np.minimum(codes, 128)]
-        # Kana and Han are written without spaces: each is a word.
-        classes[(codes >= 0x3040) & (codes <= 0x9FFF)] = _SIGN
+        classes[(codes >= 0x3040) & (codes <= 0x9FFF)] = _SIGN  # Kana and Han have no spaces
     if "." in text:  # 3.5
         points = np.flatnonzero(codes[1:-1] == ord(".")) + 1
         digits = classes == _DIGIT
@@ -136,9 +129,8 @@ def _hash_words(text: str) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros(0, np.uint64), np.zeros(0, bool)
     values = _CHARACTERS[codes] if codes.itemsize == 1 else _mix(codes.astype(np.uint64))
     values[classes == _NOTHING] = 0
-    places = np.arange(starts[0], len(codes)) - np.repeat(
-        starts, np.diff(starts, append=len(codes))
-    )
+    lengths = np.diff(starts, append=len(codes))
+    places = np.arange(starts[0], len(codes)) - np.repeat(starts, lengths)
     values = values[starts[0] :] * _PLACES[np.minimum(places, 255)]
     return _mix(np.add.reduceat(values, starts - starts[0])), classes[starts] == _DIGIT
 
@@ -182,27 +174,23 @@ class Index:
         self.totals = np.array([len(some) for some in grams])
         every = np.concatenate(grams)
         order = np.argsort(every, kind="stable")
-        self.owners = np.repeat(np.arange(len(grams), dtype=np.int32), self.totals)[order]
-        self.keys, self.begins = np.unique(every[order], return_index=True)
-        self.ends = np.append(self.begins[1:], len(every))
+        self.owners = np.repeat(np.arange(len(grams)), self.totals)[order].astype(np.int32)
+        self.keys, begins = np.unique(every[order], return_index=True)
+        self.begins = np.append(begins, len(every))
         self.sieves = {length: _sieve(by_length[length]) for length in sorted(by_length)}
 
     def overlap(self, text: str) -> tuple[float, str] | None:
         """The largest share of a question's n-grams that occur in `text`, and "benchmark/id" of
         the first question with it; None when nothing is shared. Linear in the words of `text`."""
         words, _ = _hash_words(text)
-        grams = np.concatenate(
-            [
-                grams[sieve[_top_bits(grams, sieve)]]
-                for grams, sieve in zip(_hash_grams(words, self.sieves), self.sieves.values())
-            ]
-        )
+        sieved = zip(_hash_grams(words, self.sieves), self.sieves.values(), strict=True)
+        grams = np.concatenate([some[sieve[some >> shift]] for some, (sieve, shift) in sieved])
         places = np.searchsorted(self.keys, grams)
         places[places == len(self.keys)] = 0
         found = np.unique(places[self.keys[places] == grams])
         if not len(found):
             return None
-        spans = zip(self.begins[found].tolist(), self.ends[found].tolist(), strict=True)
+        spans = zip(self.begins[found], self.begins[found + 1], strict=True)
         owners = np.concatenate([self.owners[begin:end] for begin, end in spans])
         questions, counts = np.unique(owners, return_counts=True)
         shares = counts / self.totals[questions]
@@ -210,16 +198,14 @@ class Index:
         return float(shares[best]), self.labels[questions[best]]
 
 
-def _sieve(grams: list[np.ndarray]) -> np.ndarray:
-    """Which top bits occur: a small table that turns most n-grams of a text away at once."""
+def _sieve(grams: list[np.ndarray]) -> tuple[np.ndarray, np.uint64]:
+    """Which top bits occur, and the shift that leaves them: a small table that turns most n-grams
+    of a text away at once."""
     every = np.concatenate(grams)
-    sieve = np.zeros(1 << max(12, (16 * len(every) - 1).bit_length()), bool)
-    sieve[_top_bits(every, sieve)] = True
-    return sieve
-
-
-def _top_bits(grams: np.ndarray, sieve: np.ndarray) -> np.ndarray:
-    return grams >> np.uint64(65 - len(sieve).bit_length())
+    bits = max(12, (16 * len(every)).bit_length())
+    sieve, shift = np.zeros(1 << bits, bool), np.uint64(64 - bits)
+    sieve[every >> shift] = True
+    return sieve, shift
 
 
 # ---- repeated texts
@@ -267,15 +253,15 @@ def duplicates(
         held += one.tobytes()
     rows = np.frombuffer(held, np.uint64).reshape(-1, 2 + MINIMA // 8)
     _, firsts, inverse = np.unique(rows[:, 0], return_index=True, return_inverse=True)
+    same = firsts[inverse]
     near: dict[int, int] = {}
     for pair in _similar_pairs(rows, np.sort(firsts), threshold).tolist():
         later, earlier = pair >> 32, pair & 0xFFFFFFFF
         if later not in near and earlier not in near:
             near[later] = earlier
     found = {row: (first, "near") for row, first in near.items()}
-    for row in np.flatnonzero(firsts[inverse] != np.arange(len(rows))).tolist():
-        first = int(firsts[inverse[row]])
-        found[row] = found.get(first, (first, "exact"))
+    for row in np.flatnonzero(same != np.arange(len(rows))).tolist():
+        found[row] = found.get(int(same[row]), (int(same[row]), "exact"))
     return dict(sorted(found.items()))
 
 

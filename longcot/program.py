@@ -1,22 +1,30 @@
-"""The process of one program: it gives up what is left of its rights, then is that program.
+"""The room of one program: an init without rights, that forks a process for each input.
 
 It comes to life by a fork within a box (`longcot.cell`), where `prepare` has run once; so the
-interpreter's start and the usual imports cost a program nothing.
+interpreter's start and the usual imports cost a program nothing, and each of its runs begins as
+fresh as the first. The init never runs a line of the program. It cannot be signalled from its own
+process namespace, nor looked into.
 """
 
 import atexit
 import builtins
 import io
+import json
 import math
 import os
 import random
 import resource
+import signal
 import site
+import socket
 import sys
 import threading
+import time
 import types
 
 from longcot import isolation
+
+Source = types.CodeType | bytes  # a program's code, or its text if that cannot be compiled
 
 RECURSION = 50_000  # frames, as in LiveCodeBench's runner
 DIGITS = 50_000  # of a whole number written as text, likewise
@@ -24,6 +32,7 @@ FILES = 64  # open at a time
 # Names that LiveCodeBench's runner gives every answer: what these modules export, and themselves.
 STARRED = ["string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random",
            "statistics", "itertools", "functools", "operator", "io", "sys", "json"]  # fmt: skip
+NAME = "solution.py"  # in tracebacks
 _STREAMS = ("stdin", "stdout", "stderr")
 
 
@@ -40,7 +49,7 @@ def prepare(packages: str) -> None:
     os.environ.clear()
     os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
     sys.path.append(packages)
-    sys.argv = ["solution.py"]
+    sys.argv = [NAME]
     sys.setrecursionlimit(RECURSION)
     sys.set_int_max_str_digits(DIGITS)
     _open_streams()
@@ -49,20 +58,56 @@ def prepare(packages: str) -> None:
         del sys.modules[name]
 
 
-def confine(limits: dict, files: list[int], rules: int, system_calls: bytes) -> bytes:
-    """Take the three streams, set the limits, lock files and system calls; returns the program's
-    text, which is read from the first of `files`. Nothing of this can be undone."""
-    text, *streams = files
-    os.setsid()
-    for number, file in enumerate(streams):
-        os.dup2(file, number)
+def lend(limits: dict, files: list[int], rules: int, system_calls: bytes) -> Source:
+    """Be the init: confine this process, then run the program on each input that comes (its three
+    streams) and report; returns only in a program's own process, what it shall run.
+
+    The room is given up after a run that did not end well or left anything behind, be it a process
+    or a change in the scratch folder: the next run needs another one.
+    """
+    text, end = files
+    session = socket.socket(fileno=end)
     source = os.pread(text, os.fstat(text).st_size, 0)
+    try:
+        _confine(limits, rules, system_calls)
+    except OSError as error:
+        session.send(json.dumps({"status": "sandbox_failure", "note": str(error)}).encode())
+        os._exit(1)
+    for name in (signal.SIGCHLD, signal.SIGINT):
+        signal.signal(name, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})  # to be waited for
+    code = _compile(source)
+    untouched = os.stat(isolation.SCRATCH).st_ctime_ns
+    while True:
+        _, streams, _, _ = socket.recv_fds(session, 16, 3)
+        if not streams:
+            os._exit(0)
+        child = os.fork()
+        if child == 0:
+            for number, file in enumerate(streams):
+                os.dup2(file, number)
+            os.closerange(3, 1 << 16)
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            return code
+        for file in streams:
+            os.close(file)
+        report = _wait(child, limits)
+        clean = not _has_children() and os.stat(isolation.SCRATCH).st_ctime_ns == untouched
+        report["more"] = clean and report["status"] == "exited"
+        session.send(json.dumps(report).encode())
+        if not report["more"]:
+            os._exit(0)
+
+
+def _confine(limits: dict, rules: int, system_calls: bytes) -> None:
+    """Set the limits, drop all rights, lock files and system calls. None of it can be undone."""
+    os.setsid()
     os.chdir(isolation.SCRATCH)
     seconds = math.ceil(limits["cpu"])
     bounds = {
         resource.RLIMIT_CPU: (seconds, seconds),
         resource.RLIMIT_AS: (limits["memory"],) * 2,
-        resource.RLIMIT_NPROC: (limits["processes"] + 2,) * 2,  # the box's own two count too
+        resource.RLIMIT_NPROC: (limits["processes"] + 3,) * 2,  # the box's own three count too
         resource.RLIMIT_FSIZE: (limits["scratch"],) * 2,
         resource.RLIMIT_NOFILE: (FILES, FILES),
         resource.RLIMIT_CORE: (0, 0),
@@ -72,22 +117,64 @@ def confine(limits: dict, files: list[int], rules: int, system_calls: bytes) -> 
     for name, bound in bounds.items():
         resource.setrlimit(name, bound)
     isolation.drop_capabilities()
-    isolation.set_dumpable(True)  # it may look into itself and what it starts
     if rules >= 0:
         isolation.lock_files(rules)
     isolation.load_filter(system_calls)
-    return source
 
 
-def run(source: bytes) -> None:
-    """Run `source` as the interpreter runs a script, and end this process. A SystemExit of any
+def _compile(source: bytes) -> Source:
+    try:
+        return compile(source, NAME, "exec", dont_inherit=True)
+    except BaseException:  # the program's own process will meet it again, and tell
+        return source
+
+
+def _wait(child: int, limits: dict) -> dict:
+    """How the program's process ended; after its time, nothing but that it did not."""
+    start = time.monotonic()
+    while True:
+        seconds = time.monotonic() - start
+        pid, status, used = os.wait4(child, os.WNOHANG)
+        if pid:
+            said = _name_end(status, used.ru_utime + used.ru_stime, limits["cpu"])
+        elif seconds > limits["wall"]:
+            said = ("timeout", f"no end within {limits['wall']:g} s")
+        else:
+            signal.sigtimedwait({signal.SIGCHLD}, limits["wall"] - seconds + 0.001)
+            continue
+        return {"status": said[0], "note": said[1], "seconds": round(seconds, 6)}
+
+
+def _name_end(status: int, processor: float, limit: float) -> tuple[str, str]:
+    code = os.waitstatus_to_exitcode(status)
+    if processor >= limit:
+        return "timeout", f"more than {limit:g} s of processor time"
+    if code == 0:
+        return "exited", ""
+    return "crashed", signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+
+def _has_children() -> bool:
+    """Whether anything that the program started still runs: it is ours since its parent ended."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return False
+    return True
+
+
+def run(source: Source) -> None:
+    """Run a program as the interpreter runs a script, and end this process. A SystemExit of any
     kind is an ordinary end, as in LiveCodeBench's runner; an exception ends with exit code 1."""
     random.seed(0)  # one verdict for one answer, like the fixed hash seed
     main = sys.modules["__main__"] = types.ModuleType("__main__")
     vars(main)["__builtins__"] = builtins
     code = 0
     try:
-        exec(compile(source, "solution.py", "exec", dont_inherit=True), vars(main))
+        if isinstance(source, bytes):
+            source = compile(source, NAME, "exec", dont_inherit=True)
+        exec(source, vars(main))
     except SystemExit as end:
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)

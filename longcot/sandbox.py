@@ -139,51 +139,50 @@ def _start(level: str) -> Box:
 def run(program: str, stdin: bytes = b"", limits: Limits | None = None) -> Outcome:
     """Run a Python program with `stdin` on its standard input, isolated and within `limits`.
 
-    Whatever the program does becomes its Outcome. A box that fails is replaced once; a second
-    failure is the outcome "sandbox_failure". Raises SandboxError where programs cannot be isolated.
+    Whatever the program does becomes its Outcome. Raises SandboxError where programs cannot be
+    isolated.
     """
-    level = probe()
-    for _ in range(2):
-        with _lock:
-            box = _idle.pop() if _idle else None
+    return next(run_each(program, [stdin], limits))
+
+
+def run_each(
+    program: str, inputs: Iterable[bytes], limits: Limits | None = None
+) -> Iterator[Outcome]:
+    """Run a program once for each input, each time in a fresh process that knows nothing of the
+    other runs; close the iterator when no more outcomes are wanted. As `run` otherwise.
+
+    A run that was lost is repeated once elsewhere. Lost again, it is "sandbox_failure" if the box
+    itself failed, and the program's own crash if only its room did.
+    """
+    limits = limits or Limits()
+    desk = _Desk(program.encode("utf-8", "surrogatepass"), limits)
+    try:
+        for stdin in inputs:
+            outcome = desk.run(stdin)
+            if outcome.status == "lost" or outcome.status == "sandbox_failure":
+                outcome = desk.run(stdin)
+            yield replace(outcome, status="crashed") if outcome.status == "lost" else outcome
+    finally:
+        desk.clear()
+
+
+class _Desk:
+    """The box and session of one program, taken when needed and given back."""
+
+    def __init__(self, text: bytes, limits: Limits) -> None:
+        self.text, self.limits = text, limits
+        self.box: Box | None = None
+        self.session: Session | None = None
+
+    def run(self, stdin: bytes) -> Outcome:
+        self.box = self.box or _take()
+        level = self.box.level
+        self.session = self.session or self.box.open(self.text, _bounds(self.limits))
         try:
-            box = box or _start(level)
-        except OSError as error:
-            raise SandboxError(_remedy([f"{level}: {error}"])) from None
-        try:
-            outcome = _run_in(box, program, stdin, limits or Limits())
-        except BaseException:  # also when interrupted: the program may still be running
-            box.close()
-            raise
-        if outcome.status != "sandbox_failure":
-            with _lock:
-                _idle.append(box)
-            return outcome
-        box.close()
-    return outcome
-
-
-def _run_in(box: Box, program: str, stdin: bytes, limits: Limits) -> Outcome:
-    bounds = {
-        "cpu": limits.cpu_seconds,
-        "wall": limits.wall_seconds,
-        "memory": limits.memory,
-        "processes": limits.processes,
-        "scratch": limits.scratch,
-    }
-    text = program.encode("utf-8", "surrogatepass")
-    report, out, err = box.run(text, stdin, bounds, limits.output)
-    tail = err.decode("utf-8", "replace")
-    if report is None:
-        return Outcome("sandbox_failure", b"", box.complaint(), 0.0, box.level)
-    status = report["status"]
-    if status == "crashed" and tail.rstrip().rpartition("\n")[2].startswith("MemoryError"):
-        status = "memory"
-    if report["note"]:
-        tail = f"{tail.rstrip()}\n{report['note']}".lstrip()
-    return Outcome(status, out, tail, report["seconds"], box.level)
-
-
+            report, out, err = self.session.run(stdin, self.limits.output)
+            if report is None or not report["more"]:
+                report = (report or {}) | self._end_session(report)
+        ...
 def close() -> None:
     """End the boxes that wait for another program; the next run starts a new one."""
     with _lock:

@@ -96,19 +96,29 @@ def test_from_questions_to_rows_with_every_fall_counted(ask, tmp_path, capsys):
     problem = question_row(2)["problem"]
     assert row["conversations"][0] == {"from": "user", "value": problem}
     assert row["conversations"][1] == {"from": "assistant", "value": reply_to(problem)}
-    assert (row["system"], row["source"], row["gold"], row["kind"]) == ("Think.", "apples", "91", "math")
+    assert (row["system"], row["source"], row["gold"], row["kind"]) == (
+        "Think.",
+        "apples",
+        "91",
+        "math",
+    )
     assert [r["conversations"][0]["value"] for r in found] == [
         question_row(n)["problem"] for n in range(2, 41) if n % 20 != 7
     ]
     wrong = [row for _, row in rows.read_jsonl(tmp_path / "out/wrong.jsonl")]
-    assert [r["conversations"][0]["value"] for r in wrong] == [question_row(n)["problem"] for n in (7, 27)]
+    assert [r["conversations"][0]["value"] for r in wrong] == [
+        question_row(n)["problem"] for n in (7, 27)
+    ]
     manifest = json.loads((tmp_path / "out/manifest.json").read_text())
     tallies = {t["stage"]: (t["rows_in"], t["rows_out"], t["dropped"]) for t in manifest["stages"]}
     assert tallies["1_questions"] == (40, 40, {})
     assert tallies["2_decontaminate"][:2] == (40, 39)
     assert tallies["4_sample"] == (39, 39, {})
     assert tallies["6_reject"] == (39, 37, {"wrong": 2})
-    assert manifest["sha256"] == hashlib.sha256((tmp_path / "out/train.jsonl").read_bytes()).hexdigest()
+    assert (
+        manifest["sha256"]
+        == hashlib.sha256((tmp_path / "out/train.jsonl").read_bytes()).hexdigest()
+    )
     assert manifest["counts"] == {"apples": 37} and manifest["teacher"]["model"] == "teacher"
     card = (tmp_path / "out/data_card.md").read_text()
     assert "37" in card and "teacher" in card
@@ -129,7 +139,9 @@ def test_spoiled_replies_are_retried_or_rejects_never_data(ask, tmp_path):
         sampled = stage(tmp_path / "out", "sample")
         drops = {row["drop"] for row in sampled.values()}
         assert len(drops) == 3 and "cut at max_tokens" in drops and None in drops
-        (failed,) = [row for row in sampled.values() if (row["drop"] or "").startswith("call failed")]
+        (failed,) = [
+            row for row in sampled.values() if (row["drop"] or "").startswith("call failed")
+        ]
         assert failed["retries"] == 2 and failed["response"] == ""
         assert sum(row["retries"] for row in sampled.values()) == 2 + 4
         assert len(found) == 34
@@ -172,12 +184,18 @@ def test_killed_at_ten_random_moments_and_started_again(ask, tmp_path):
             path = tmp_path / "killed/4_sample.jsonl"
             lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
             kept_by_then = {json.loads(line)["key"] for line in lines}
-        problems = {key: row["problem"] for key, row in stage(tmp_path / "killed", "questions").items()}
-        subprocess.run([*command, str(recipe), "--out", str(tmp_path / "killed")], cwd=ROOT, check=True)
+        problems = {
+            key: row["problem"] for key, row in stage(tmp_path / "killed", "questions").items()
+        }
+        subprocess.run(
+            [*command, str(recipe), "--out", str(tmp_path / "killed")], cwd=ROOT, check=True
+        )
         assert 0 < len(kept_by_then) < 119
         for key in kept_by_then:
             problem = problems[key.partition("#")[0]]
-            assert teacher.asked[problem] == asked_before[problem], "asked again after its answer was kept"
+            assert teacher.asked[problem] == asked_before[problem], (
+                "asked again after its answer was kept"
+            )
         # only what was in flight at a kill can have been asked more than once
         assert sum(teacher.asked.values()) <= 119 + kills * 4
         made(recipe, tmp_path / "whole")
@@ -265,5 +283,134 @@ def test_the_data_recipes_of_the_repository_load():
     assert names == ["distill17k", "distill_rehearsal"]
     mixtures = {name: load_mixture(ROOT / f"data_prep/{name}.yaml") for name in names}
     pool = mixtures["distill17k"].sources
-    assert [pool["math"].difficulty_min, pool["olympiads"].difficulty_min] == [4, 9]  # papers.md A.3
+    assert [pool["math"].difficulty_min, pool["olympiads"].difficulty_min] == [
+        4,
+        9,
+    ]  # papers.md A.3
     assert pool["olympiads"].first == 20000 and mixtures["distill17k"].teacher.max_tokens == 16384
+
+
+@pytest.mark.slow
+def test_a_real_server_teaches(tmp_path):
+    """`--transformers`: the untrained base serves; its answers are judged, not trusted."""
+    command = [
+        sys.executable,
+        "-m",
+        "data_prep.rehearsal",
+        "--out",
+        str(tmp_path),
+        "--questions",
+        "4",
+    ]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    model = str(ROOT / "data_prep/rehearsal_base")
+    done = subprocess.run(
+        [sys.executable, "-m", "data_prep.distill", "make", "data_prep/distill_rehearsal.yaml",
+         f"rehearsal.path={tmp_path}/questions.jsonl", "teacher.max_tokens=60",
+         f"decontaminate.benchmarks=[{tmp_path}/test.jsonl]",
+         "--transformers", model, "--out", str(tmp_path / "out")],
+        cwd=ROOT, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    sampled = stage(tmp_path / "out", "sample")
+    assert len(sampled) == 4 and all(row["tokens"] > 0 for row in sampled.values())
+    assert all(row["finish_reason"] in ("stop", "length") for row in sampled.values())
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+    assert manifest["teacher"]["model"] == model and manifest["rows"] <= 1  # it solves 1%
+
+
+def write_training(path, replies, golds=None):
+    golds = golds or [None] * len(replies)
+    rows.write_jsonl(
+        path,
+        (
+            {"id": str(i), "kind": "math", "gold": gold, "conversations": [
+                {"from": "user", "value": question_row(i)["problem"]},
+                {"from": "assistant", "value": reply}]}
+            for i, (reply, gold) in enumerate(zip(replies, golds, strict=True))
+        ),
+    )  # fmt: skip
+
+
+def command(*words) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "data_prep.distill", *map(str, words)],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def test_subsets_are_drawn_with_a_seed_and_by_verdict(tmp_path):
+    replies = [reply_to(question_row(i)["problem"]) for i in range(20)]
+    golds = [question_row(i)["answer"] for i in range(20)]
+    golds[3] = golds[8] = "100000"
+    write_training(tmp_path / "all.jsonl", replies, golds)
+    before = (tmp_path / "all.jsonl").read_bytes()
+
+    def ids(*flags, out) -> list[str]:
+        done = command("subset", tmp_path / "all.jsonl", "--out", tmp_path / out, *flags)
+        assert done.returncode == 0, done.stderr
+        return [row["id"] for _, row in rows.read_jsonl(tmp_path / out)]
+
+    seven = ids("--count", 7, out="a.jsonl")
+    assert len(seven) == 7 and seven == sorted(seven, key=int)
+    assert (
+        seven == ids("--count", 7, out="b.jsonl") != ids("--count", 7, "--seed", 1, out="c.jsonl")
+    )
+    # number 7 carries a wrong gold of its own, see teacher.question_row
+    assert ids("--verdict", "wrong", "--kind", "math", out="wrong.jsonl") == ["3", "7", "8"]
+    assert len(ids("--verdict", "right", out="right.jsonl")) == 17
+    lines = before.splitlines()
+    assert (tmp_path / "wrong.jsonl").read_bytes().splitlines() == [lines[3], lines[7], lines[8]]
+    done = command("subset", tmp_path / "all.jsonl", "--out", tmp_path / "d.jsonl", "--count", 21)
+    assert done.returncode == 1 and "20 rows fit, 21 were asked for" in done.stderr
+    assert not (tmp_path / "d.jsonl").exists()
+    done = command("subset", tmp_path / "all.jsonl", "--out", tmp_path / "a.jsonl")
+    assert done.returncode == 1 and "exists" in done.stderr
+
+
+def test_clean_takes_out_what_was_planted_and_nothing_else(tmp_path):
+    replies = [reply_to(question_row(i)["problem"]) for i in range(30)]
+    write_training(tmp_path / "all.jsonl", replies)
+    given = [row for _, row in rows.read_jsonl(tmp_path / "all.jsonl")]
+    asked = given[4]["conversations"][0]["value"]
+    rows.write_jsonl(tmp_path / "bench.jsonl", [{"problem": asked, "answer": "1"}])
+    again = json.loads(json.dumps(given[9]))
+    again["conversations"][0]["value"] = " " + given[9]["conversations"][0]["value"].replace(
+        " ", "  "
+    )
+    near = json.loads(json.dumps(given[12]))
+    near["conversations"][0]["value"] = near["conversations"][0]["value"].replace(
+        "farmer", "gardener"
+    )
+    rows.write_jsonl(tmp_path / "planted.jsonl", [*given, again, near])
+    done = command(
+        "clean", tmp_path / "planted.jsonl", "--out", tmp_path / "out.jsonl",
+        "--benchmarks", tmp_path / "bench.jsonl",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    kept = [row for _, row in rows.read_jsonl(tmp_path / "out.jsonl")]
+    assert kept == [row for i, row in enumerate(given) if i != 4]
+    for reason in ("1 x asked by bench", "1 x exact duplicate", "1 x near duplicate"):
+        assert reason in done.stdout
+
+
+def test_import_and_report_from_the_command_line(tmp_path):
+    given = [
+        {"id": str(i), "problem": question_row(i)["problem"], "gold": "1", "prompt": "p",
+         "response": f"<think>\nWait, {i}.\n</think>\n\n\\boxed{{{i}}}"}
+        for i in range(12)
+    ]  # fmt: skip
+    given[5]["response"] = "<think>\nno end"
+    rows.write_jsonl(tmp_path / "old.jsonl", given)
+    out = tmp_path / "new.jsonl"
+    tokenizer = str(ROOT / "data_prep/rehearsal_base")
+    done = command("import", tmp_path / "old.jsonl", "--out", out, "--tokenizer", tokenizer)
+    assert done.returncode == 0, done.stderr
+    assert "12 in, 11 out; dropped: 1 x unclosed thought" in done.stdout
+    assert len(list(rows.read_traces(str(out)))) == 11
+    found = json.loads((tmp_path / "new/report.json").read_text())
+    assert "11" in json.dumps(found) and (tmp_path / "new/report.png").read_bytes()[1:4] == b"PNG"
+    done = command(
+        "report", tmp_path / "none.jsonl", "--out", tmp_path / "r", "--tokenizer", tokenizer
+    )
+    assert done.returncode == 1 and "no such file" in done.stderr and "Traceback" not in done.stderr

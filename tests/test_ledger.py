@@ -19,7 +19,11 @@ def fill(path, rows, settings):
     return before
 
 
-ROWS = [{"key": "a", "drop": None}, {"key": "b", "drop": "wrong"}, {"key": "\u00fc\n", "drop": None}]
+ROWS = [
+    {"key": "a", "drop": None},
+    {"key": "b", "drop": "wrong"},
+    {"key": "\u00fc\n", "drop": None},
+]
 
 
 def test_rows_come_back_and_more_can_follow(tmp_path):
@@ -36,7 +40,7 @@ def test_the_line_a_kill_cut_short_is_removed(tmp_path, lost):
     raw = path.read_bytes()
     path.write_bytes(raw[:-lost])
     assert list(ledger.recover(path, {})) == ROWS[:2]
-    assert path.read_bytes() == raw[: raw.index(b"{\"key\": \"\xc3")]
+    assert path.read_bytes() == raw[: raw.index(b'{"key": "\xc3')]
 
 
 def test_a_half_line_longer_than_one_look_is_removed_too(tmp_path):
