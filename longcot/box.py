@@ -1,6 +1,6 @@
-"""A box: a process that lends each program a process of its own, isolated (`longcot.cell`).
+"""A box, seen from outside: what lies in it, how it is started, bytes in and out through pipes.
 
-Here is the side outside: what a box may see, how it is started, bytes in and out through pipes.
+Inside runs `longcot.cell`, which lends each program a room and each of its runs a process.
 """
 
 import contextlib
@@ -24,6 +24,7 @@ LEVELS = ("bubblewrap", "namespaces")
 TAIL = 4096  # bytes kept of what a program writes to its error stream
 START = 30.0  # seconds for a box to be ready
 GRACE = 10.0  # seconds beyond a program's own wall limit before its box is given up
+LIBRARIES = ("lib", "lib64")
 PACKAGES = "/packages"  # where numpy lies in a box, if the caller has it
 _PIECE = 1 << 16
 
@@ -55,9 +56,11 @@ os.register_at_fork(after_in_child=_forget)
 
 
 class Ended(NamedTuple):
-    """What came out of a run: the room's report and the two streams."""
+    """What came of a run."""
 
-    report: dict | None  # None: the room is gone, and the box may know why
+    status: str  # as in `sandbox`, or "lost": the room was gone before it could report
+    note: str
+    seconds: float
     stdout: bytes
     stderr: bytes  # the last TAIL bytes
 
@@ -68,18 +71,16 @@ class Ended(NamedTuple):
 def _layout() -> tuple[dict[str, str], dict[str, str]]:
     """Read-only paths {inside: outside} and links {inside: target}: system libraries, the standard
     library, the interpreter, numpy. Other packages, programs and settings do not exist inside."""
-    prefix = Path(sys.base_prefix).resolve()
-    folders = [Path(name) for name in ("/lib", "/lib64", "/usr/lib", "/usr/lib64")]
-    folders += [prefix / name for name in ("lib", "lib64") if prefix / name not in folders]
+    roots = ["/", "/usr", Path(sys.base_prefix).resolve()]
+    folders = [Path(root, name) for root in dict.fromkeys(map(str, roots)) for name in LIBRARIES]
     links = {str(path): str(path.readlink()) for path in folders if path.is_symlink()}
     binds = {str(path): str(path) for path in folders if path.is_dir() and not path.is_symlink()}
     binds[_interpreter()] = _interpreter()
     numpy = importlib.util.find_spec("numpy")
     if numpy and numpy.origin:
-        packages = Path(numpy.origin).parents[1]
-        for name in ("numpy", "numpy.libs"):
-            if (packages / name).is_dir():
-                binds[f"{PACKAGES}/{name}"] = str(packages / name)
+        for path in Path(numpy.origin).parents[1].glob("numpy*"):
+            if path.name in ("numpy", "numpy.libs"):
+                binds[f"{PACKAGES}/{path.name}"] = str(path)
     streams = {"fd": "", "stdin": "/0", "stdout": "/1", "stderr": "/2"}
     return binds, links | {f"/dev/{name}": f"/proc/self/fd{end}" for name, end in streams.items()}
 
@@ -91,10 +92,9 @@ def _interpreter() -> str:
 def _bubblewrap(binds: dict[str, str], links: dict[str, str]) -> list[str]:
     """The bwrap command around a box. For root it makes no user namespace, or the box could not
     change the user within its own; it lends the privileges for that instead."""
-    found = shutil.which("bwrap")
-    if not found:
+    if not (command := shutil.which("bwrap")):
         raise OSError("no `bwrap` on PATH")
-    words = [found, "--die-with-parent", "--new-session", "--unshare-pid", "--unshare-net"]
+    words = [command, "--die-with-parent", "--new-session", "--unshare-pid", "--unshare-net"]
     words += ["--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
     if os.geteuid() == 0:
         for name in ("CAP_SYS_ADMIN", "CAP_SETUID", "CAP_SETGID"):
@@ -115,10 +115,9 @@ def _bubblewrap(binds: dict[str, str], links: dict[str, str]) -> list[str]:
 
 
 def _write_settings(level: str, control: int, binds: dict, links: dict) -> int:
-    folder = Path(__file__).parent
     modules = {"longcot": ""}
     for name in ("isolation", "program", "cell"):
-        modules[f"longcot.{name}"] = (folder / f"{name}.py").read_text(encoding="utf-8")
+        modules[f"longcot.{name}"] = Path(__file__).with_name(f"{name}.py").read_text("utf-8")
     settings = {"modules": modules, "level": level, "control": control, "packages": PACKAGES}
     file = os.memfd_create("settings")
     os.write(file, json.dumps(settings | {"binds": binds, "links": links}).encode())
@@ -173,8 +172,7 @@ class Box:
 
     def close(self) -> None:
         """End the box and wait for its end."""
-        _held.discard(self.control.fileno())
-        self.control.close()
+        _close(self.control.detach())
         os.close(self.errors)
         if hasattr(self, "process"):
             try:
@@ -183,16 +181,14 @@ class Box:
                 self.process.kill()
                 self.process.wait()
 
-    def open(self, program: bytes, limits: dict) -> "Session":
-        """Begin runs of one program within `limits` (see `program.lend`)."""
-        return Session(self.control, program, limits)
-
 
 class Session:
-    """Runs of one program in one room of a box. Close it before the next is opened there."""
+    """Runs of one program in one room of a box, one at a time. When it is `over` the box can take
+    the next, unless it `failed`."""
 
-    def __init__(self, control: socket.socket, program: bytes, limits: dict) -> None:
-        self.control, self.limits = control, limits
+    def __init__(self, box: Box, program: bytes, limits: dict) -> None:
+        """Have the box make room for `program` within `limits` (see `program.lend`)."""
+        self.box, self.limits, self.over, self.failed = box, limits, False, False
         self.end, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         _held.add(self.end.fileno())
         text = os.memfd_create("program")
@@ -200,68 +196,75 @@ class Session:
             with theirs, open(text, "wb", closefd=False) as file:
                 file.write(program)
                 file.flush()
-                # If the box is gone, the runs will tell.
-                with contextlib.suppress(OSError):
-                    message = json.dumps(limits).encode()
-                    socket.send_fds(control, [message], [text, theirs.fileno()])
+                _send(box.control, json.dumps(limits).encode(), [text, theirs.fileno()])
         finally:
             os.close(text)
 
-    def close(self) -> dict | None:
-        """End the room; returns the box's report on it, None if the box has failed."""
-        _held.discard(self.end.fileno())
-        self.end.close()
-        try:
-            report = self.control.recv(_PIECE)
-        except OSError:
-            return None
-        return json.loads(report) if report else None
+    def close(self) -> dict:
+        """End the room; returns the box's report on it."""
+        self.over = True
+        _close(self.end.detach())
+        report = _read(self.box.control.fileno())
+        self.failed = not report
+        return json.loads(report) if report else {"status": "failed", "note": self.box.complaint()}
 
     def run(self, stdin: bytes, output: int) -> Ended:
-        """Run the program on `stdin`, keeping at most `output` bytes of its output. After a report
-        that is None or says no "more", close the session."""
+        """Run the program on `stdin`, keeping at most `output` bytes of its output."""
         pipes = [os.pipe() for _ in range(3)]
         theirs = [pipes[0][0], *(writing for _, writing in pipes[1:])]
         ours = [pipes[0][1], *(reading for reading, _ in pipes[1:])]
         _held.update(ours)
+        _send(self.end, b"run", theirs)
+        for file in theirs:
+            os.close(file)
         try:
-            with contextlib.suppress(OSError):  # the room is gone: nothing will come out
-                socket.send_fds(self.end, [b"run"], theirs)
-        finally:
-            for file in theirs:
-                os.close(file)
-        try:
-            return self._exchange(ours, stdin, output)
+            told, out, err, flood = self._exchange(ours, stdin, output)
+        except BaseException:  # interrupted: the program may still be running
+            self.over = self.failed = True
+            _close(self.end.detach())
+            raise
         finally:
             for file in _held.intersection(ours):
                 _close(file)
+        report: dict = {"note": "", "seconds": 0.0}
+        report |= json.loads(told) if told else {"status": "lost"}
+        if not report.get("more"):
+            why = self.close()
+            if flood:
+                report |= {"status": "output_limit", "note": f"more than {output} bytes"}
+            elif not told and why["status"] != "ended":
+                report |= why
+            elif not told and why["code"] >= 0:  # the init is ours: it never ends so
+                report |= {"status": "failed", "note": self.box.complaint()}
+        return Ended(report["status"], report["note"], report["seconds"], out[:output], err)
 
-    def _exchange(self, ours: list[int], stdin: bytes, output: int) -> Ended:
-        """Feed stdin and collect the rest until the streams are closed at the other end and the
-        room has reported or is gone."""
+    def _exchange(self, ours: list[int], stdin: bytes, output: int) -> tuple:
+        """Feed stdin and collect the rest, until the streams are closed at the other end and the
+        room has reported or is gone, or it is stopped: (report, stdout, stderr, flood)."""
         feed, out, err = ours
         told = self.end.fileno()
         found = {out: bytearray(), err: bytearray(), told: bytearray()}
         counts = dict.fromkeys(found, 0)
         deadline = time.monotonic() + self.limits["wall"] + GRACE
         sent, flood = 0, False
+        os.set_blocking(feed, False)
         with selectors.DefaultSelector() as selector:
-            os.set_blocking(feed, False)
             selector.register(feed, selectors.EVENT_WRITE)
             for file in found:
                 selector.register(file, selectors.EVENT_READ)
             while selector.get_map():
                 ready = selector.select(max(0.0, deadline - time.monotonic()))
-                if not ready or (flood := flood or max(counts[out], counts[err]) > output):
-                    with contextlib.suppress(OSError):
-                        self.control.send(b"stop")
+                flood = max(counts[out], counts[err]) > output
+                if flood or not ready:
+                    _send(self.box.control, b"stop", [])
+                    found[told].clear()
                     break
                 for file in (key.fd for key, _ in ready):
                     if file == feed:
                         sent += _feed(feed, stdin[sent : sent + _PIECE])
                         over = sent >= len(stdin)
                     else:
-                        piece = os.read(file, _PIECE)
+                        piece = _read(file)
                         over = not piece or file == told
                         counts[file] += len(piece)
                         found[file] += piece
@@ -270,10 +273,12 @@ class Session:
                         selector.unregister(file)
                         if file != told:
                             _close(file)
-        report = json.loads(found[told]) if found[told] else None
-        if flood:
-            report = {"status": "output_limit", "note": f"more than {output} bytes", "more": False}
-        return Ended(report, bytes(found[out][:output]), bytes(found[err]))
+        return (*(bytes(found[file]) for file in (told, out, err)), flood)
+
+
+def _send(end: socket.socket, message: bytes, files: list[int]) -> None:
+    with contextlib.suppress(OSError):  # nobody is there any more: that nothing comes out will tell
+        socket.send_fds(end, [message], files)
 
 
 def _feed(file: int, piece: bytes) -> int:
@@ -282,6 +287,14 @@ def _feed(file: int, piece: bytes) -> int:
         return os.write(file, piece)
     except BrokenPipeError:
         return 1 << 62
+
+
+def _read(file: int) -> bytes:
+    """A piece of what there is to read, nothing at the end."""
+    try:
+        return os.read(file, _PIECE)
+    except OSError:  # the other end is gone without a look at what we sent, or says nothing in time
+        return b""
 
 
 def _close(file: int) -> None:

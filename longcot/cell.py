@@ -61,6 +61,7 @@ def main(settings: dict) -> None:
     home = os.open("/proc/self/ns/pid", os.O_RDONLY)
     isolation.mount_proc(only_ours=True)
     program.prepare(settings["packages"])
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's own handler would let an init be hit
     gc.collect()
     gc.freeze()
     control.send(b"ready")
@@ -78,7 +79,7 @@ def _deepen_stack() -> None:
 
 
 def _serve(control: socket.socket, home: int) -> tuple[dict, list[int], int, bytes]:
-    """Fork an init for each job (`home` is our own process namespace), and report when it ends;
+    """Fork an init for each job (`home` is our own process namespace), watch it, report its end;
     returns only in an init: what `program.lend` wants."""
     system_calls = isolation.build_filter(platform.machine())
     scratch = Scratch(0, 0, -1)

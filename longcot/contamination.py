@@ -52,15 +52,12 @@ _CLASSES[:128] = [
 def normalise(text: str) -> list[str]:
     """The words of a text: lower case, one form of each sign, without LaTeX's dressing (`$`,
     braces, spacing, `\\left`) and punctuation. Numbers, letters, operators and brackets stay."""
-    text = _undress(text)
-    _, _, starts, ends = _cut(text)
+    _, _, starts, ends = _cut(text := _undress(text))
     return [text[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
 
 
 def _undress(text: str) -> str:
-    if not text.isascii():
-        text = _FOREIGN.sub(_fold, text)
-    text = text.lower().replace("**", " ")  # bold
+    text = _FOREIGN.sub(_fold, text).lower().replace("**", " ")  # bold
     text = _THOUSANDS.sub("", text.replace("{,}", ",").replace(",\\!", ","))
     if "\\" in text:
         text = _COMMAND.sub(_translate, _SHORT_FRACTION.sub(r"\1 ", text))
@@ -82,10 +79,10 @@ def _translate(command: re.Match) -> str:
 def _cut(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Characters, their classes, and where each word starts and ends."""
     if text.isascii():
-        codes = np.frombuffer(text.encode("ascii"), np.uint8)
+        codes = np.frombuffer(text.encode(), np.uint8)
         classes = _CLASSES[codes]
     else:
-        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+        codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
         classes = _CLASSES[np.minimum(codes, 128)]
         classes[(codes >= 0x3040) & (codes <= 0x9FFF)] = _SIGN  # Kana and Han have no spaces
     if "." in text:  # 3.5
@@ -172,8 +169,7 @@ class Index:
         if not grams:
             raise BenchmarkError("no benchmark questions to compare with; name at least one")
         self.totals = np.array([len(some) for some in grams])
-        every = np.concatenate(grams)
-        order = np.argsort(every, kind="stable")
+        order = np.argsort(every := np.concatenate(grams), kind="stable")
         self.owners = np.repeat(np.arange(len(grams)), self.totals)[order].astype(np.int32)
         self.keys, begins = np.unique(every[order], return_index=True)
         self.begins = np.append(begins, len(every))

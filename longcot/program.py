@@ -6,6 +6,8 @@ fresh as the first. The init never runs a line of the program. It cannot be sign
 process namespace, nor looked into.
 """
 
+import _signal  # pyright: ignore[reportMissingImports]
+import _thread
 import atexit
 import builtins
 import io
@@ -18,9 +20,9 @@ import signal
 import site
 import socket
 import sys
-import threading
 import time
 import types
+from pathlib import Path
 
 from longcot import isolation
 
@@ -29,6 +31,7 @@ Source = types.CodeType | bytes  # a program's code, or its text if that cannot 
 RECURSION = 50_000  # frames, as in LiveCodeBench's runner
 DIGITS = 50_000  # of a whole number written as text, likewise
 FILES = 64  # open at a time
+OWN = 3  # processes of the box itself, which count too: launcher, server, this init
 # Names that LiveCodeBench's runner gives every answer: what these modules export, and themselves.
 STARRED = ["string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random",
            "statistics", "itertools", "functools", "operator", "io", "sys", "json"]  # fmt: skip
@@ -53,31 +56,29 @@ def prepare(packages: str) -> None:
     sys.setrecursionlimit(RECURSION)
     sys.set_int_max_str_digits(DIGITS)
     _open_streams()
-    threading.stack_size(8 << 20)  # else every thread would take as much as the main stack
+    _thread.stack_size(8 << 20)  # else every thread would take as much as the main stack
     for name in [name for name in sys.modules if name.startswith("longcot")]:
         del sys.modules[name]
 
 
 def lend(limits: dict, files: list[int], rules: int, system_calls: bytes) -> Source:
-    """Be the init: confine this process, then run the program on each input that comes (its three
-    streams) and report; returns only in a program's own process, what it shall run.
+    """Be an init: give up all rights, run a program on each input that comes (its three streams)
+    and report; returns only in a program's own process, what it runs.
 
     The room is given up after a run that did not end well or left anything behind, be it a process
     or a change in the scratch folder: the next run needs another one.
     """
     text, end = files
-    session = socket.socket(fileno=end)
+    session = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, end)
     source = os.pread(text, os.fstat(text).st_size, 0)
     try:
         _confine(limits, rules, system_calls)
     except OSError as error:
         session.send(json.dumps({"status": "sandbox_failure", "note": str(error)}).encode())
         os._exit(1)
-    for name in (signal.SIGCHLD, signal.SIGINT):
-        signal.signal(name, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})  # to be waited for
-    code = _compile(source)
-    untouched = os.stat(isolation.SCRATCH).st_ctime_ns
+    _signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGCHLD,))  # to be waited for
+    code, scratch = _compile(source), Path(isolation.SCRATCH)
+    untouched = scratch.stat().st_ctime_ns
     while True:
         _, streams, _, _ = socket.recv_fds(session, 16, 3)
         if not streams:
@@ -86,13 +87,14 @@ def lend(limits: dict, files: list[int], rules: int, system_calls: bytes) -> Sou
         if child == 0:
             for number, file in enumerate(streams):
                 os.dup2(file, number)
+            session.close()
             os.closerange(3, 1 << 16)
-            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            _signal.pthread_sigmask(signal.SIG_SETMASK, ())  # signal's own is far slower
             return code
         for file in streams:
             os.close(file)
         report = _wait(child, limits)
-        clean = not _has_children() and os.stat(isolation.SCRATCH).st_ctime_ns == untouched
+        clean = not _has_children() and scratch.stat().st_ctime_ns == untouched
         report["more"] = clean and report["status"] == "exited"
         session.send(json.dumps(report).encode())
         if not report["more"]:
@@ -103,19 +105,18 @@ def _confine(limits: dict, rules: int, system_calls: bytes) -> None:
     """Set the limits, drop all rights, lock files and system calls. None of it can be undone."""
     os.setsid()
     os.chdir(isolation.SCRATCH)
-    seconds = math.ceil(limits["cpu"])
     bounds = {
-        resource.RLIMIT_CPU: (seconds, seconds),
-        resource.RLIMIT_AS: (limits["memory"],) * 2,
-        resource.RLIMIT_NPROC: (limits["processes"] + 3,) * 2,  # the box's own three count too
-        resource.RLIMIT_FSIZE: (limits["scratch"],) * 2,
-        resource.RLIMIT_NOFILE: (FILES, FILES),
-        resource.RLIMIT_CORE: (0, 0),
-        resource.RLIMIT_MEMLOCK: (0, 0),
-        resource.RLIMIT_MSGQUEUE: (0, 0),
+        resource.RLIMIT_CPU: math.ceil(limits["cpu"]),
+        resource.RLIMIT_AS: limits["memory"],
+        resource.RLIMIT_NPROC: limits["processes"] + OWN,
+        resource.RLIMIT_FSIZE: limits["scratch"],
+        resource.RLIMIT_NOFILE: FILES,
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_MEMLOCK: 0,
+        resource.RLIMIT_MSGQUEUE: 0,
     }
     for name, bound in bounds.items():
-        resource.setrlimit(name, bound)
+        resource.setrlimit(name, (bound, bound))
     isolation.drop_capabilities()
     if rules >= 0:
         isolation.lock_files(rules)
@@ -207,7 +208,8 @@ def _end(main: types.ModuleType) -> int:
     """What the interpreter does at its end: wait for threads, call exit functions, drop the
     program's objects (a file that nobody closed is written then), flush. Returns the exit code."""
     try:
-        threading._shutdown()  # pyright: ignore[reportAttributeAccessIssue]
+        if threading := sys.modules.get("threading"):
+            threading._shutdown()
         atexit._run_exitfuncs()
         streams = [sys.stdout, sys.stderr, sys.__stdout__]
         vars(main).clear()

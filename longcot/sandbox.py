@@ -16,11 +16,12 @@ import atexit
 import json
 import os
 import threading
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from longcot import isolation
-from longcot.box import LEVELS, Box
+from longcot.box import LEVELS, TAIL, Box, Ended, Session
 from longcot.errors import SandboxError
 
 STATUSES = ("exited", "crashed", "timeout", "memory", "output_limit", "sandbox_failure")
@@ -61,12 +62,13 @@ def refused(action, *arguments):
         return True
     return False
 import socket
+asked = json.loads(sys.stdin.read())
 lines = [line.split(":") for line in open("/proc/self/status")]
 print(json.dumps({
-    "namespaces": {n: os.readlink("/proc/self/ns/" + n) for n in os.listdir("/proc/self/ns")},
+    "namespaces": {n: os.readlink("/proc/self/ns/" + n) for n in asked["namespaces"]},
     "processes": sum(name.isdigit() for name in os.listdir("/proc")),
     "status": {name: value.strip() for name, value in lines },
-    "seen": [path for path in json.loads(sys.stdin.read()) if os.path.exists(path)],
+    "seen": [path for path in asked["hidden"] if os.path.exists(path)],
     "written": [path for path in ("/", "/dev", "/usr", "/proc") if os.access(path, os.W_OK)],
     "socket": not refused(socket.socket),
     "scratch": os.getcwd() == "/scratch" and not os.listdir() and not refused(open, "a", "w"),
@@ -92,6 +94,69 @@ def _find_fault(outcome: Outcome) -> str | None:
 
 
 # ---- running
+
+
+def run(program: str, stdin: bytes = b"", limits: Limits | None = None) -> Outcome:
+    """Run a Python program with `stdin` on its standard input, isolated and within `limits`.
+
+    Whatever the program does becomes its Outcome. Raises SandboxError where programs cannot be
+    isolated.
+    """
+    return next(run_each(program, [stdin], limits))
+
+
+def run_each(
+    program: str, inputs: Iterable[bytes], limits: Limits | None = None
+) -> Iterator[Outcome]:
+    """Run a program once for each input, each time in a fresh process that knows nothing of the
+    other runs; close the iterator when no more outcomes are wanted. As `run` otherwise.
+
+    A run that was lost is repeated once elsewhere. Lost again, it is "sandbox_failure" if the box
+    itself failed, and the program's own crash if only its room did.
+    """
+    limits, text = limits or Limits(), program.encode("utf-8", "surrogatepass")
+    session = None
+    try:
+        for stdin in inputs:
+            for _ in range(2):
+                session = session or Session(_take(), text, _bounds(limits))
+                ended = session.run(stdin, limits.output)
+                level = session.box.level
+                if session.over:
+                    _give_back(session)
+                    session = None
+                if ended.status not in ("lost", "failed"):
+                    break
+            yield _outcome(ended, level)
+    finally:
+        if session:
+            if not session.over:
+                session.close()
+            _give_back(session)
+
+
+def _bounds(limits: Limits) -> dict:
+    return {
+        "cpu": limits.cpu_seconds,
+        "wall": limits.wall_seconds,
+        "memory": limits.memory,
+        "processes": limits.processes,
+        "scratch": limits.scratch,
+    }
+
+
+def _outcome(ended: Ended, level: str) -> Outcome:
+    tail = ended.stderr.decode("utf-8", "replace").rstrip()
+    status = {"lost": "crashed", "stopped": "timeout", "failed": "sandbox_failure"}.get(
+        ended.status, ended.status
+    )
+    if status == "crashed" and tail.rpartition("\n")[2].startswith("MemoryError"):
+        status = "memory"
+    notes = [tail, ended.note if status != "exited" else ""]
+    return Outcome(status, ended.stdout, "\n".join(filter(None, notes)), ended.seconds, level)
+
+
+# ---- boxes
 
 _idle: list[Box] = []
 _lock = threading.Lock()
@@ -120,69 +185,44 @@ def probe() -> str:
 def _remedy(reasons: list[str]) -> str:
     return (
         f"programs cannot be isolated here, so none is run ({'; '.join(reasons)}); on Linux, install "
-        "bubblewrap (apt-get install bubblewrap) and allow user namespaces, or run as root outside "
-        "a container"
+        "bubblewrap (apt-get install bubblewrap) and let its user make user namespaces"
     )
+
+
+def _take() -> Box:
+    level = probe()
+    with _lock:
+        if _idle:
+            return _idle.pop()
+    try:
+        return _start(level)
+    except OSError as error:
+        raise SandboxError(_remedy([f"{level}: {error}"])) from None
+
+
+def _give_back(session: Session) -> None:
+    if session.failed:
+        session.box.close()
+        return
+    with _lock:
+        _idle.append(session.box)
 
 
 def _start(level: str) -> Box:
     """A box in which the probe found itself isolated; raises OSError otherwise."""
     box = Box(level)
-    hidden = json.dumps([__file__, "/etc/passwd", "/bin/sh", "/sys", "/home"]).encode()
-    fault = _find_fault(_run_in(box, PROBE, hidden, Limits()))
-    if fault:
+    hidden = [__file__, "/etc/passwd", "/bin/sh", "/sys", "/home"]
+    asked = json.dumps({"hidden": hidden, "namespaces": isolation.NAMESPACES}).encode()
+    session = Session(box, PROBE.encode(), _bounds(Limits()))
+    fault = _find_fault(_outcome(session.run(asked, TAIL), level))
+    if not session.over:
+        session.close()
+    if fault or session.failed:
         box.close()
-        raise OSError(fault)
+        raise OSError(fault or "the box failed after its probe")
     return box
 
 
-def run(program: str, stdin: bytes = b"", limits: Limits | None = None) -> Outcome:
-    """Run a Python program with `stdin` on its standard input, isolated and within `limits`.
-
-    Whatever the program does becomes its Outcome. Raises SandboxError where programs cannot be
-    isolated.
-    """
-    return next(run_each(program, [stdin], limits))
-
-
-def run_each(
-    program: str, inputs: Iterable[bytes], limits: Limits | None = None
-) -> Iterator[Outcome]:
-    """Run a program once for each input, each time in a fresh process that knows nothing of the
-    other runs; close the iterator when no more outcomes are wanted. As `run` otherwise.
-
-    A run that was lost is repeated once elsewhere. Lost again, it is "sandbox_failure" if the box
-    itself failed, and the program's own crash if only its room did.
-    """
-    limits = limits or Limits()
-    desk = _Desk(program.encode("utf-8", "surrogatepass"), limits)
-    try:
-        for stdin in inputs:
-            outcome = desk.run(stdin)
-            if outcome.status == "lost" or outcome.status == "sandbox_failure":
-                outcome = desk.run(stdin)
-            yield replace(outcome, status="crashed") if outcome.status == "lost" else outcome
-    finally:
-        desk.clear()
-
-
-class _Desk:
-    """The box and session of one program, taken when needed and given back."""
-
-    def __init__(self, text: bytes, limits: Limits) -> None:
-        self.text, self.limits = text, limits
-        self.box: Box | None = None
-        self.session: Session | None = None
-
-    def run(self, stdin: bytes) -> Outcome:
-        self.box = self.box or _take()
-        level = self.box.level
-        self.session = self.session or self.box.open(self.text, _bounds(self.limits))
-        try:
-            report, out, err = self.session.run(stdin, self.limits.output)
-            if report is None or not report["more"]:
-                report = (report or {}) | self._end_session(report)
-        ...
 def close() -> None:
     """End the boxes that wait for another program; the next run starts a new one."""
     with _lock:

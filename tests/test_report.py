@@ -1,17 +1,16 @@
 """A hand-made file with one row of each fault gives exactly its counts; the pages say the numbers."""
 
-import gc
 import json
 import weakref
 
 import pytest
 import yaml
-from conftest import sharegpt, thought
+from conftest import build_tokenizer, sharegpt, thought
 
 from data_prep import report
 from data_prep.card import data_card, tell
 from data_prep.facts import REFLECTION
-from longcot import batches, rows
+from longcot import batches, contamination, rows
 from longcot.errors import ModelError, RowError
 from longcot.recipe import load_recipe
 
@@ -50,16 +49,17 @@ ROWS = {
     17: {"messages": [
         {"role": "user", "content": "q17"},
         {"role": "assistant", "content": BOX, "reasoning_content":
-            "Wait, wait. Hmm, awaiting perhaps; waits. MAYBE alternatively not."},
+            "Wait, wait. Hmm, await perhaps; waits. MAYBE alternatively not."},
     ]},
     18: sharegpt("q18", "hm <|begin_of_solution|>" + BOX + "<|end_of_solution|>"),
+    19: sharegpt(LONG.replace("slowly", "quickly"), thought("y", BOX), source="maths"),
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
     file = tmp_path_factory.mktemp("data") / "train.jsonl"
-    text = "".join(json.dumps(ROWS[n]) + "\n" if n in ROWS else "\n" for n in range(1, 19))
+    text = "".join(json.dumps(ROWS[n]) + "\n" if n in ROWS else "\n" for n in range(1, 20))
     file.write_text(text, encoding="utf-8")
     benchmark = {"id": "b|1", "problem": ASKED, "answer": "719"}
     other = {"id": "b2", "problem": "What is the area of a circle of radius five?", "answer": "25"}
@@ -96,7 +96,7 @@ def lines(examples, path):
 
 def test_rows_by_source(found, path):
     counts = {name: source["rows"] for name, source in found["sources"].items()}
-    assert counts == {"maths": 8, "train": 8, "code": 1}
+    assert counts == {"maths": 9, "train": 8, "code": 1}
     assert found["rows"] == len(ROWS) == sum(counts.values())
     assert found["hash"] == rows.hash_file(path) and found["file"] == str(path)
 
@@ -120,7 +120,7 @@ def test_every_fault_is_counted_under_its_name_with_its_line(found, path):
 def test_answers_are_told_apart(found, path):
     told = {name: (s["rows"], lines(s["examples"], path)) for name, s in found["answers"].items()}
     assert told == {
-        "boxed": (12, [1, 3, 4]),
+        "boxed": (13, [1, 3, 4]),
         "code": (1, [10]),
         "boxed only in the thought": (2, [2, 7]),
         "neither": (2, [9, 11]),
@@ -134,7 +134,7 @@ def test_repeats_are_pairs_of_lines(found, path):
         if name != "near_duplicate"
     }
     assert told == {
-        "question": (2, [[12, 1], [13, 1]]),
+        "question": (3, [[12, 1], [13, 1], [19, 14]]),
         "question_and_reply": (1, [[12, 1]]),
         "near_question": (1, [[14, 11]]),
     }
@@ -143,11 +143,11 @@ def test_repeats_are_pairs_of_lines(found, path):
 def test_nearness_is_a_setting(measure):
     found = measure(near_duplicate=1.0)
     assert found["duplicates"]["near_question"]["rows"] == 0
-    assert found["duplicates"]["question"]["rows"] == 2
+    assert found["duplicates"]["question"]["rows"] == 3
 
 
 def test_system_prompts(found):
-    assert found["systems"] == {"distinct": 2, "rows_without": 13}
+    assert found["systems"] == {"distinct": 2, "rows_without": 14}
 
 
 def test_benchmark_questions_are_found_inside_a_question(found, path):
@@ -155,7 +155,7 @@ def test_benchmark_questions_are_found_inside_a_question(found, path):
     assert asked == {
         "problems": 1,
         "rows": 1,
-        "share": round(1 / 17, 6),
+        "share": round(1 / 18, 6),
         "problems_met": 1,
         "examples": [f"{path}:15 repeats asked/b|1"],
     }
@@ -207,6 +207,41 @@ def test_spread_is_that_of_the_rows(measure, write_rows):
     assert {name: sum(counts) for name, counts in bars.items()} == {"s0": 50, "s1": 50}
 
 
+def test_bars_stand_at_their_lengths(measure, write_rows):
+    made = [sharegpt("q", thought("a" * n, "b"), source="s") for n in (1, 100, 1000)]
+    found = measure(write_rows(made))
+    width, bars = found["histogram"]["width"], found["histogram"]["rows"]["s"]
+    longest = found["tokens"]["sample"]["longest"]
+    assert longest // len(bars) <= width <= longest // len(bars) + 1
+    places = {(longest - less) // width for less in (999, 900, 0)}
+    assert {place for place, count in enumerate(bars) if count == 1} == places and sum(bars) == 3
+
+
+def test_tags_in_a_prompt_begin_no_thought(measure, write_rows):
+    asked = "Think in <|begin_of_thought|> and <|end_of_thought|> first."
+    plain, told = (
+        measure(write_rows([sharegpt(asked, thought("abc", BOX), system=system)]))["tokens"]
+        for system in ("", asked)
+    )
+    assert told["thought"] == plain["thought"] and told["solution"] == plain["solution"]
+    assert told["sample"]["total"] > plain["sample"]["total"]
+    assert plain["thought"]["total"] == 19 + 3 + 18
+
+
+def test_a_row_as_long_as_max_length_stays(measure, write_rows):
+    file = write_rows([sharegpt("q", thought("abc", BOX))])
+    length = measure(file)["tokens"]["sample"]["total"]
+    for limit, lost in ((length, 0), (length - 1, 1)):
+        found = measure(file, max_length=limit)["limits"][str(limit)]
+        assert (found["rows"], found["tokens"]) == (lost, lost * length)
+
+
+def test_a_tokenizer_without_pad_token_will_do(measure, found, tmp_path):
+    build_tokenizer(tmp_path, pad_token=None)
+    other = measure(tokenizer_path=str(tmp_path))
+    assert other | {"tokenizer": ""} == found | {"tokenizer": ""}
+
+
 def test_what_max_length_drops_is_what_training_drops(found, path, write_recipe, template):
     limits = found["limits"]
     assert list(limits) == ["128", "4096", "8192", "16384", "32768"]
@@ -216,7 +251,7 @@ def test_what_max_length_drops_is_what_training_drops(found, path, write_recipe,
         list(batches.encode_rows(rows.read_traces(str(path)), template, recipe, trained))
         kept, lost = len(trained.lengths), sum(trained.over_long.values())
         sound = found["rows"] - sum(fault["rows"] for fault in found["malformed"].values())
-        assert sound == kept + lost == 9
+        assert sound == kept + lost == 10
         assert limits[str(limit)] == {
             "rows": lost,
             "share": round(lost / sound, 6),
@@ -247,26 +282,20 @@ def test_real_tokenizer_and_traces(shared, tmp_path):
 # ---- one stream, any number of processes
 
 
-@pytest.mark.slow
-def test_two_workers_give_the_same_report(measure, found):
-    assert measure(workers=2) == found
-
-
-def test_small_chunks_give_the_same_report(measure, found, monkeypatch):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_chunks_and_workers_do_not_change_the_report(measure, found, monkeypatch, workers):
     monkeypatch.setattr(report, "CHUNK", 3)
-    assert measure() == found
+    assert measure(workers=workers) == found
 
 
 def test_rows_are_not_kept(measure, write_rows, monkeypatch):
-    alive, most = weakref.WeakSet(), 0
-    read = rows.read_traces
+    alive, most = {"traces": 0, "signatures": 0}, {"traces": 0, "signatures": 0}
 
-    def watched(*arguments):
-        nonlocal most
-        for trace in read(*arguments):
-            alive.add(trace)
-            most = max(most, len(alive))
-            yield trace
+    def watch(kind, value):
+        alive[kind] += 1
+        most[kind] = max(most[kind], alive[kind])
+        weakref.finalize(value, lambda: alive.update({kind: alive[kind] - 1}))
+        return value
 
     tables = []
 
@@ -275,15 +304,14 @@ def test_rows_are_not_kept(measure, write_rows, monkeypatch):
             super().__init__(*arguments)
             tables.append(self)
 
-    monkeypatch.setattr(rows, "read_traces", watched)
+    read, sign = rows.read_traces, contamination.signature
+    monkeypatch.setattr(rows, "read_traces", lambda *a: (watch("traces", t) for t in read(*a)))
+    monkeypatch.setattr(contamination, "signature", lambda text: watch("signatures", sign(text)))
     monkeypatch.setattr(report, "Table", Watched)
     monkeypatch.setattr(report, "CHUNK", 8)
-    gc.disable()
-    try:
-        found = measure(write_rows([sharegpt(f"q{n}", thought("x", BOX)) for n in range(200)]))
-    finally:
-        gc.enable()
-    assert found["rows"] == 200 and most <= 4 * 8
+    found = measure(write_rows([sharegpt(f"q{n}", thought("x", BOX)) for n in range(200)]))
+    assert found["rows"] == 200
+    assert all(0 < count <= 4 * 8 for count in most.values())
     held = sum(len(column) * column.itemsize for column in tables[0].columns.values())
     assert held <= 160 * 200 and all(len(named) <= 2 for named in tables[0].names.values())
 
@@ -350,15 +378,15 @@ def test_the_page_says_the_numbers(found):
     page = tell(found)
     total = found["tokens"]["sample"]
     for line in (
-        f"17 rows, {total['total']:,} tokens",
-        f"| all 3 sources | 17 | {total['total']:,} | {total['mean']:,.1f} |",
-        "| malformed: unclosed thought | 1 | 5.9% | 2 |",
-        r"| malformed: no thought tags (<\|begin_of_thought\|> ...) | 1 | 5.9% | 3 |",
-        "| answer: boxed only in the thought | 2 | 11.8% | 2; 7 |",
-        "| the question of an earlier row | 2 | 11.8% | 12 repeats 1; 13 repeats 1 |",
-        "| nearly the question of an earlier row | 1 | 5.9% | 14 repeats 11 |",
-        r"| asked | 1 | 1 | 1 | 5.88% | 15 repeats asked/b\|1 |",
-        "Distinct system prompts: 2; rows without one: 13.",
+        f"18 rows, {total['total']:,} tokens",
+        f"| all 3 sources | 18 | {total['total']:,} | {total['mean']:,.1f} |",
+        "| malformed: unclosed thought | 1 | 5.6% | 2 |",
+        r"| malformed: no thought tags (<\|begin_of_thought\|> ...) | 1 | 5.6% | 3 |",
+        "| answer: boxed only in the thought | 2 | 11.1% | 2; 7 |",
+        "| the question of an earlier row | 3 | 16.7% | 12 repeats 1; 13 repeats 1; 19 repeats 14 |",
+        "| nearly the question of an earlier row | 1 | 5.6% | 14 repeats 11 |",
+        r"| asked | 1 | 1 | 1 | 5.56% | 15 repeats asked/b\|1 |",
+        "Distinct system prompts: 2; rows without one: 14.",
     ):
         assert line in page, line
     lost = found["limits"]["128"]
@@ -421,9 +449,9 @@ def test_the_card_says_how_the_rows_were_made(found):
         "**rewrite**: none",
         "(502 characters)",
         "10 of 18,000 questions fell",
-        "| asked | 1 | 1 | 1 | 5.88% |",
+        "| asked | 1 | 1 | 1 | 5.56% |",
         "- 8 rows with a malformed reply",
-        "- 2 rows with the question of an earlier row",
+        "- 3 rows with the question of an earlier row",
         "f" * 64,
         "0123abc with local changes",
         "python 3.11.9, transformers 5.23.0",
