@@ -135,7 +135,7 @@ class Box:
         binds, links = _layout()
         command = _bubblewrap(binds, links) if level == "bubblewrap" else []
         command += [_interpreter(), "-s", "-S", "-P", "-B", "-c", BOOT]
-        self.level = level
+        self.level, self.process = level, None
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         _held.add(self.control.fileno())
         settings = _write_settings(level, theirs.fileno(), binds, links)
@@ -152,9 +152,8 @@ class Box:
             start_new_session=True,
         )
         try:
-            # The kernel ends a box with the thread that started it, so that thread must last.
-            self.process = _keeper.submit(start).result()
-            theirs.close()
+            with theirs:  # the kernel ends a box with the thread that started it, so that must last
+                self.process = _keeper.submit(start).result()
             self.control.settimeout(START)
             if self.control.recv(16) != b"ready":
                 raise OSError(self.complaint())
@@ -162,7 +161,6 @@ class Box:
             self.close()
             raise
         finally:
-            theirs.close()
             os.close(settings)
 
     def complaint(self) -> str:
@@ -174,7 +172,7 @@ class Box:
         """End the box and wait for its end."""
         _close(self.control.detach())
         os.close(self.errors)
-        if hasattr(self, "process"):
+        if self.process:
             try:
                 self.process.wait(timeout=2)  # it ends by itself when its socket closes
             except subprocess.TimeoutExpired:
@@ -191,22 +189,20 @@ class Session:
         self.box, self.limits, self.over, self.failed = box, limits, False, False
         self.end, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         _held.add(self.end.fileno())
-        text = os.memfd_create("program")
-        try:
-            with theirs, open(text, "wb", closefd=False) as file:
-                file.write(program)
-                file.flush()
-                _send(box.control, json.dumps(limits).encode(), [text, theirs.fileno()])
-        finally:
-            os.close(text)
+        with theirs, os.fdopen(os.memfd_create("program"), "wb") as text:
+            text.write(program)
+            text.flush()
+            _send(box.control, json.dumps(limits).encode(), [text.fileno(), theirs.fileno()])
 
     def close(self) -> dict:
         """End the room; returns the box's report on it."""
         self.over = True
         _close(self.end.detach())
-        report = _read(self.box.control.fileno())
+        report = b""
+        with contextlib.suppress(OSError):
+            report = self.box.control.recv(_PIECE)
         self.failed = not report
-        return json.loads(report) if report else {"status": "failed", "note": self.box.complaint()}
+        return json.loads(report or '{"status": "failed"}')
 
     def run(self, stdin: bytes, output: int) -> Ended:
         """Run the program on `stdin`, keeping at most `output` bytes of its output."""
@@ -232,9 +228,11 @@ class Session:
             why = self.close()
             if flood:
                 report |= {"status": "output_limit", "note": f"more than {output} bytes"}
-            elif not told and why["status"] != "ended":
+            elif not told and why["status"] in ("stopped", "memory"):
                 report |= why
-            elif not told and why["code"] >= 0:  # the init is ours: it never ends so
+            elif (
+                not told and why.get("code", 0) >= 0
+            ):  # a room never ends so by the program's doing
                 report |= {"status": "failed", "note": self.box.complaint()}
         return Ended(report["status"], report["note"], report["seconds"], out[:output], err)
 
@@ -290,10 +288,9 @@ def _feed(file: int, piece: bytes) -> int:
 
 
 def _read(file: int) -> bytes:
-    """A piece of what there is to read, nothing at the end."""
     try:
         return os.read(file, _PIECE)
-    except OSError:  # the other end is gone without a look at what we sent, or says nothing in time
+    except ConnectionResetError:  # the room is gone, without a look at what we sent
         return b""
 
 

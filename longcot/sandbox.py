@@ -13,10 +13,11 @@ a box is used only after a harmless program has found itself isolated in it. Bel
 """
 
 import atexit
+import contextlib
 import json
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,20 +55,19 @@ class Outcome:
 
 # Nothing but looking: what this program finds must be a box.
 PROBE = """
-import json, os, sys
+import json, os, socket, sys
 def refused(action, *arguments):
     try:
         action(*arguments)
     except OSError:
         return True
     return False
-import socket
 asked = json.loads(sys.stdin.read())
 lines = [line.split(":") for line in open("/proc/self/status")]
 print(json.dumps({
     "namespaces": {n: os.readlink("/proc/self/ns/" + n) for n in asked["namespaces"]},
     "processes": sum(name.isdigit() for name in os.listdir("/proc")),
-    "status": {name: value.strip() for name, value in lines },
+    "status": {name: value.strip() for name, value in lines},
     "seen": [path for path in asked["hidden"] if os.path.exists(path)],
     "written": [path for path in ("/", "/dev", "/usr", "/proc") if os.access(path, os.W_OK)],
     "socket": not refused(socket.socket),
@@ -102,12 +102,13 @@ def run(program: str, stdin: bytes = b"", limits: Limits | None = None) -> Outco
     Whatever the program does becomes its Outcome. Raises SandboxError where programs cannot be
     isolated.
     """
-    return next(run_each(program, [stdin], limits))
+    with contextlib.closing(run_each(program, [stdin], limits)) as outcomes:
+        return next(outcomes)
 
 
 def run_each(
     program: str, inputs: Iterable[bytes], limits: Limits | None = None
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """Run a program once for each input, each time in a fresh process that knows nothing of the
     other runs; close the iterator when no more outcomes are wanted. As `run` otherwise.
 
@@ -125,7 +126,7 @@ def run_each(
                 if session.over:
                     _give_back(session)
                     session = None
-                if ended.status not in ("lost", "failed"):
+                if ended.status not in ("lost", "failed", "sandbox_failure"):
                     break
             yield _outcome(ended, level)
     finally:

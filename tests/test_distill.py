@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, SHARED
 from teacher import Teacher, question_row, reply_to
 
-from data_prep import distill
+from data_prep import curate, distill
 from data_prep.mixture import load_mixture
 from longcot import rows
 from longcot.errors import ClientError, RecipeError, RowError
@@ -414,3 +414,23 @@ def test_import_and_report_from_the_command_line(tmp_path):
         "report", tmp_path / "none.jsonl", "--out", tmp_path / "r", "--tokenizer", tokenizer
     )
     assert done.returncode == 1 and "no such file" in done.stderr and "Traceback" not in done.stderr
+
+
+GRADED = sorted((SHARED / "data/authors_outputs").glob("*--a*.jsonl.gz"))  # AIME24 and AMC23
+
+
+@pytest.mark.skipif(not GRADED, reason="../shared/data/authors_outputs is not on this machine")
+def test_rejection_keeps_no_wrong_and_drops_no_right_row_of_the_graded_files():
+    """The Sky-T1 authors' own verdicts; integer answers, so there is nothing to argue about."""
+    judged = 0
+    for path in GRADED:
+        given = [row for _, row in rows.read_jsonl(path)]
+        verdicts = curate.judge_rows(
+            [{"kind": "math", "gold": r["gold"], "reply": r["response"]} for r in given]
+        )
+        kept = [
+            row["id"] for row, verdict in zip(given, verdicts, strict=True) if not verdict["drop"]
+        ]
+        assert kept == [row["id"] for row in given if row["upstream_correct"]], path.name
+        judged += len(given)
+    assert judged == 240
