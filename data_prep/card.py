@@ -19,6 +19,7 @@ MADE_BY = ("difficulty", "teacher", "rewrite", "reject", "decontaminate", "mix")
 
 def tell(report: dict[str, Any]) -> str:
     """report.md: the figures as tables."""
+    rates = ", ".join(f"{w} {rate:.2f}" for w, rate in report["tokens"]["reflection"].items())
     return "\n\n".join(
         [
             f"# What is in {Path(report['file']).name}",
@@ -27,9 +28,9 @@ def tell(report: dict[str, Any]) -> str:
             "![tokens per row](report.png)",
             "## Tokens per row",
             _tell_sources(report),
-            "Thought and solution are counted with their tags and the end of the turn; reflection "
-            f"words are {', '.join(report['tokens']['reflection'])}, per 1,000 words of the reply.",
+            f"Reflection words per 1,000 words of the reply: {rates}.",
             _tell_parts(report),
+            "Thought and solution are counted with their tags and the end of the turn.",
             "## What a max_length drops",
             _tell_limits(report),
             "Of the rows without a fault; over-long rows are dropped whole.",
@@ -255,7 +256,8 @@ def _card_overlap(manifest: dict[str, Any], report: dict[str, Any] | None) -> st
     known = next((s for s in manifest["stages"] if s["stage"].endswith("decontaminate")), None)
     told = "No stage removed benchmark questions."
     if known:
-        told = f"{known['rows_in'] - known['rows_out']:,} of {known['rows_in']:,} questions fell."
+        fell = known["rows_in"] - known["rows_out"]
+        told = f"{fell:,} of {known['rows_in']:,} questions fell as known or repeated."
     left = _tell_overlap(report) if report else "What is left was not measured."
     return f"{told} In the rows of this file:\n\n{left}"
 

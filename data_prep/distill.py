@@ -15,7 +15,10 @@ benchmark questions and duplicates fall before the teacher is paid for them.
 import argparse
 from collections import Counter
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+
+from tqdm import tqdm
 
 from data_prep import curate, published, report, stages
 from data_prep.mixture import SECTIONS, Decontaminate, Mixture, load_mixture, result_settings
@@ -105,6 +108,8 @@ def describe(mixture: Mixture, folder: Path, manifest: dict, spread: dict) -> No
             benchmarks=list(clean.benchmarks or ()),
             ngram=clean.ngram,
             overlap=clean.overlap,
+            near_duplicate=clean.near_duplicate,
+            progress=partial(tqdm, desc="report", unit=" rows"),
             **spread,
         )
         report.write(found, folder)
@@ -159,9 +164,12 @@ def run_report(arguments: argparse.Namespace) -> None:
         benchmarks=arguments.benchmarks,
         ngram=arguments.ngram,
         overlap=arguments.overlap,
+        near_duplicate=arguments.near_duplicate,
+        progress=partial(tqdm, desc="report", unit=" rows"),
         **spread(arguments),
     )
     report.write(found, arguments.out)
+    print(f"{arguments.out}: report.md, report.json, report.png")
 
 
 def run_clean(arguments: argparse.Namespace) -> None:
@@ -218,6 +226,7 @@ def main() -> None:
         added.add_argument("--benchmarks", nargs="*", default=[], help="names, NAME=FILE or files")
         added.add_argument("--ngram", type=int, default=8, help="words (default 8)")
         added.add_argument("--overlap", type=float, default=0.5, help="share (default 0.5)")
+        added.add_argument("--near-duplicate", type=float, default=0.7, help="share (default 0.7)")
 
     made = command("make", run_make, "all stages of a data recipe")
     made.add_argument("recipe")
@@ -240,7 +249,6 @@ def main() -> None:
     cleaned = command("clean", run_clean, "leave out benchmark questions and duplicates")
     cleaned.add_argument("file")
     cleaned.add_argument("--out", type=Path, required=True)
-    cleaned.add_argument("--near-duplicate", type=float, default=0.8, help="Jaccard (default 0.8)")
     overlap_flags(cleaned)
 
     part = command("subset", run_subset, "a seeded part of a training file")

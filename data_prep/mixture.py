@@ -45,7 +45,7 @@ class Decontaminate:
     benchmarks: tuple[str, ...] | None  # names, NAME=FILE or files as in eval.tasks; null: none
     ngram: int  # words
     overlap: float  # drop a question holding at least this share of a benchmark question's n-grams
-    near_duplicate: float  # drop a question at least this similar (Jaccard) to an earlier one
+    near_duplicate: float  # drop one that shares this much of its pairs of words with an earlier
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -258,7 +258,8 @@ def read_tests(value: Any) -> list[dict] | str:
         if not all(isinstance(arguments, list) for arguments in inputs):
             return "a call without an argument list"
         pairs = zip(inputs, outputs, strict=True)
-        return [{"fn_name": name, "input": given, "output": wanted} for given, wanted in pairs]
+        calls = ({"fn_name": name, "input": given, "output": wanted} for given, wanted in pairs)
+        return [{**call, "wrapped": True} for call in calls]
     texts = [(_lines(given), _lines(wanted)) for given, wanted in zip(inputs, outputs, strict=True)]
     if any(None in pair for pair in texts):
         return "standard input or output that is no text"
@@ -278,8 +279,8 @@ def _read_own(row: dict, where: str) -> dict | str:
     if gold is not None and (not isinstance(gold, str) or not gold.strip()):
         return "an answer that is no text or number"
     kind = row.get("kind") or ("code" if tests else infer_kind(gold or ""))
-    if kind not in {*GRADERS, "code"}:
-        raise RowError(f"{where}: kind {kind!r}; one of {', '.join(GRADERS)}, code is wanted")
+    if kind not in GRADERS:
+        raise RowError(f"{where}: kind {kind!r}; one of {', '.join(GRADERS)} is wanted")
     if kind == "code" and not (isinstance(tests, list) and tests):
         return "no tests"
     kept = {name: row[name] for name in (*COLUMNS, "source") if row.get(name) is not None}

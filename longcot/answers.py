@@ -13,7 +13,7 @@ from typing import Any
 
 from longcot import metrics, rows
 from longcot.errors import AnswerError
-from longcot.grade import GRADERS, NO_SANDBOX, GradeError, Verdict, find_boxes, judge_many
+from longcot.grade import GRADERS, Verdict, find_boxes, judge_many
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ def _read_own(row: dict, where: str) -> Iterator[Answer]:
     if isinstance(gold, int | float) and not isinstance(gold, bool):
         gold = _as_text(gold, where)
     kind = row.get("kind") or ("code" if is_code else infer_kind(str(gold)))
-    if kind != "code" and kind not in GRADERS:
-        raise AnswerError(f"{where}: kind {kind!r}; one of {', '.join(GRADERS)}, code is wanted")
+    if kind not in GRADERS:
+        raise AnswerError(f"{where}: kind {kind!r}; one of {', '.join(GRADERS)} is wanted")
     keep = {name: row[name] for name in ("task", "sample", "format", "tokens") if name in row}
     yield Answer(row["id"], kind, gold, row["response"], row.get("finish_reason"), keep)
 
@@ -249,8 +249,6 @@ def score_file(path: str | Path, out: str | Path, *, workers: int | None = None)
     if Path(path).resolve() == Path(out).resolve():
         raise AnswerError(f"{out}: the verdicts would overwrite the answers; give another --out")
     answers = list(read_answers(path))
-    if code := next((answer for answer in answers if answer.kind == "code"), None):
-        raise GradeError(f"{path}: row {code.id!r} is code; {NO_SANDBOX}")
     judged = list(
         judge_many(
             (

@@ -7,21 +7,16 @@ prove less: an answer whose values claim to equal anything passes them.
 """
 
 import ast
+import contextlib
 import functools
-import inspect
 import json
-import os
 import secrets
-import sys
-import types
 from collections.abc import Callable, Iterator
 from decimal import Decimal, InvalidOperation
 from typing import Any, NamedTuple
 
 from longcot.errors import GradeError
-
-
-SCALARS = ("int", "bytes", "complex")  # what `encode` writes as an object though it is one value
+from longcot.values import driver, encode, is_equal
 
 
 class Case(NamedTuple):
@@ -99,111 +94,6 @@ def _are_equal_numbers(line: str, want: str) -> bool:
 # ---- returned values
 
 
-def drive() -> None:
-    """Inside the sandbox: call the answer's function, or run assertions beside it, then write the
-    run's tag and the value as one line. What the answer prints goes nowhere."""
-    job = json.loads(sys.stdin.buffer.read())
-    answer = os.dup(1)
-    os.dup2(os.open("/dev/null", os.O_WRONLY), 1)
-    module = sys.modules["solution"] = types.ModuleType("solution")
-    try:
-        exec(compile(job["starter"], "starter.py", "exec", dont_inherit=True), vars(module))
-    except SyntaxError:
-        pass  # a beginning that says nothing without its end
-    exec(compile(job["code"], "solution.py", "exec", dont_inherit=True), vars(module))
-    if job["assert"] is not None:
-        exec(compile(job["assert"], "test.py", "exec", dont_inherit=True), vars(module))
-        value = None
-    else:
-        owner = vars(module)["Solution"]() if job["method"] else module
-        value = encode(getattr(owner, job["name"])(*map(decode, job["arguments"])))
-    with open(answer, "wb") as stream:
-        stream.write(json.dumps([job["tag"], value]).encode() + b"\n")
-    os._exit(0)
-
-
-def encode(value: Any) -> Any:
-    """A Python value as JSON that tells apart what JSON does not: {"tuple": [...]} ..."""
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, int):
-        return {"int": hex(value)} if abs(value) >> 63 else int(value)
-    if isinstance(value, float):
-        return float(value)
-    if isinstance(value, str):
-        return "".join(value)
-    if isinstance(value, dict):
-        return {"dict": [[encode(key), encode(item)] for key, item in value.items()]}
-    for kind in (list, tuple, set, frozenset):
-        if isinstance(value, kind):
-            items = [encode(item) for item in value]
-            return items if kind is list else {kind.__name__: items}
-    if isinstance(value, bytes):
-        return {"bytes": value.hex()}
-    if isinstance(value, complex):
-        return {"complex": [value.real, value.imag]}
-    if hasattr(value, "item"):  # numpy's numbers
-        return encode(value.item())
-    return {"other": repr(value)[:80]}
-
-
-def decode(value: Any) -> Any:
-    """The value that `encode` wrote; something equal to nothing for {"other": ...}."""
-    if isinstance(value, list):
-        return [decode(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    ((kind, inner),) = value.items()
-    if kind == "int":
-        return int(inner, 16)
-    if kind == "bytes":
-        return bytes.fromhex(inner)
-    if kind == "complex":
-        return complex(*inner)
-    if kind == "dict":
-        return {decode(key): decode(item) for key, item in inner}
-    kinds = {"tuple": tuple, "set": set, "frozenset": frozenset}
-    return kinds[kind](decode(item) for item in inner) if kind in kinds else object()
-
-
-def is_equal(found: Any, expected: Any) -> bool:
-    """Whether a value, as `encode` wrote it, equals `expected`, as == would say.
-
-    It is taken apart along the trusted side: no set or dictionary is ever made of the other, whose
-    members may have been chosen to make that endless. Raises LookupError, TypeError or ValueError
-    for what `encode` never writes.
-    """
-    kind, inner = next(iter(found.items())) if isinstance(found, dict) else ("list", found)
-    if isinstance(expected, dict):
-        if kind != "dict" or len(inner) != len(expected):
-            return False
-        known = {key: item for key, item in _decode_keys(inner) if key in expected}
-        return len(known) == len(expected) and all(is_equal(known[k], expected[k]) for k in known)
-    if isinstance(expected, set | frozenset):
-        if kind not in ("set", "frozenset") or len(inner) != len(expected):
-            return False
-        known = {key for key, _ in _decode_keys([item, None] for item in inner) if key in expected}
-        return len(known) == len(expected)
-    if isinstance(expected, list | tuple):
-        if kind != type(expected).__name__ or not isinstance(inner, list):
-            return False
-        return len(inner) == len(expected) and all(map(is_equal, inner, expected))
-    return _decode_scalar(found) == expected
-
-
-def _decode_scalar(value: Any) -> Any:
-    simple = not isinstance(value, list | dict) or next(iter(value), "") in SCALARS
-    return decode(value) if simple else object()
-
-
-def _decode_keys(pairs: Any) -> Iterator[tuple[Any, Any]]:
-    for key, item in pairs:
-        if isinstance(key, dict) and "tuple" in key:
-            yield tuple(part for part, _ in _decode_keys([part, None] for part in key["tuple"])), item
-        else:
-            yield _decode_scalar(key), item
-
-
 def _make_call(job: dict, arguments: list, accepted: list, free: bool) -> Case:
     """A run that calls a function; `free`: a tuple may stand for a list, outermost, as in
     LiveCodeBench (`grade_call_based`)."""
@@ -211,7 +101,7 @@ def _make_call(job: dict, arguments: list, accepted: list, free: bool) -> Case:
     job = {"tag": tag, "starter": "", "assert": None, **job, "arguments": encode(arguments)}
     size = 4 * len(repr(accepted)) + (1 << 16)
     fault = functools.partial(_compare_value, tag, accepted, free)
-    return Case(_driver(), json.dumps(job).encode(), size, fault)
+    return Case(driver(), json.dumps(job).encode(), size, fault)
 
 
 def _compare_value(tag: str, accepted: list, free: bool, printed: bytes) -> str | None:
@@ -226,12 +116,6 @@ def _compare_value(tag: str, accepted: list, free: bool, printed: bytes) -> str 
     except (ValueError, TypeError, LookupError, RecursionError):
         return "no readable value came back"
     return f"wrong answer: {shorten(json.dumps(found))}, expected {shorten(accepted[-1])}"
-
-
-@functools.cache
-def _driver() -> str:
-    parts = [inspect.getsource(part) for part in (encode, decode, drive)]
-    return "\n".join(["import json, os, sys, types\nfrom typing import Any", *parts, "drive()"])
 
 
 def _unwrap(arguments: list, output: Any) -> tuple[list, list]:
@@ -271,19 +155,36 @@ def _read_assertions(text: Any, code: str, starter: str) -> Iterator[Case]:
         tag = secrets.token_hex(8)
         job |= {"tag": tag, "assert": text}
         fault = functools.partial(_compare_value, tag, [None], False)
-        yield Case(_driver(), json.dumps(job).encode(), 1 << 16, fault)
+        yield Case(driver(), json.dumps(job).encode(), 1 << 16, fault)
     for name, arguments, expected in calls or ():
         yield _make_call({**job, "name": name}, arguments, [expected], False)
 
 
 def _read_calls(tree: ast.Module) -> list[tuple[str, list, Any]] | None:
     """(function, arguments, expected value) of every assertion, if all are `f(literals) ==
-    literal`, at the top or in a `check(candidate)` that is called on a name; None otherwise."""
-    names, body = {}, []
+    literal`, at the top or in a `check(candidate)` called with a name; None otherwise."""
+    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    calls: list = []
     for node in tree.body:
-        if isinstance(node, ast.FunctionDef) and len(node.args.args) == 1:
-            body += node.body
-            names[node.args.args[0].arg] = node.name
-        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-            ...
-    return []
+        match node:
+            case ast.FunctionDef() | ast.Assign(value=ast.Dict() | ast.Constant()):
+                continue
+            case ast.Assert():
+                calls.append(_read_call(node, {}))
+            case ast.Expr(ast.Call(ast.Name(name), [ast.Name(given)], [])) if name in functions:
+                names = {functions[name].args.args[0].arg: given}
+                calls += [_read_call(inner, names) for inner in functions[name].body]
+            case _:
+                return None
+    return None if None in calls else [call for call in calls if call]
+
+
+def _read_call(node: ast.stmt, names: dict[str, str]) -> tuple | None:
+    match node:
+        case ast.Assert(ast.Constant(True)):
+            return ()  # HumanEval has some, for show
+        case ast.Assert(ast.Compare(ast.Call(ast.Name(name), given, []), [ast.Eq()], [expected])):
+            with contextlib.suppress(ValueError):  # not only literals
+                arguments = [ast.literal_eval(argument) for argument in given]
+                return names.get(name, name), arguments, ast.literal_eval(expected)
+    return None

@@ -59,13 +59,14 @@ def main(settings: dict) -> None:
     if bare and not isolation.landlock_version():
         raise OSError("the kernel has no landlock")
     home = os.open("/proc/self/ns/pid", os.O_RDONLY)
+    tasks = os.open("/proc", os.O_RDONLY)  # all of them, which the next /proc hides
     isolation.mount_proc(only_ours=True)
     program.prepare(settings["packages"])
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's own handler would let an init be hit
     gc.collect()
     gc.freeze()
     control.send(b"ready")
-    program.run(program.lend(*_serve(control, home)))
+    program.run(program.lend(*_serve(control, home, tasks)))
 
 
 def _deepen_stack() -> None:
@@ -78,9 +79,9 @@ def _deepen_stack() -> None:
         os.execv(sys.executable, sys.orig_argv)
 
 
-def _serve(control: socket.socket, home: int) -> tuple[dict, list[int], int, bytes]:
-    """Fork an init for each job (`home` is our own process namespace), watch it, report its end;
-    returns only in an init: what `program.lend` wants."""
+def _serve(control: socket.socket, home: int, tasks: int) -> tuple[dict, list[int], int, bytes]:
+    """Fork an init for each job (`home`: our own process namespace), watch it (`tasks`: its /proc)
+    and report its end; returns only in an init: what `program.lend` wants."""
     system_calls = isolation.build_filter(platform.machine())
     scratch = Scratch(0, 0, -1)
     while True:
@@ -96,11 +97,12 @@ def _serve(control: socket.socket, home: int) -> tuple[dict, list[int], int, byt
         if init == 0:
             control.close()
             os.close(home)
+            os.close(tasks)
             return limits, files, scratch.rules, system_calls
         isolation.call("setns", home, isolation.NEW_PID)
         for file in files:
             os.close(file)
-        control.send(json.dumps(_watch(init, control, limits["memory"])).encode())
+        control.send(json.dumps(_watch(init, control, tasks, limits["memory"])).encode())
 
 
 class Scratch(NamedTuple):
@@ -127,10 +129,10 @@ def _clean(scratch: Scratch, size: int) -> Scratch:
 # ---- watching one program
 
 
-def _watch(init: int, control: socket.socket, memory: int) -> dict:
+def _watch(init: int, control: socket.socket, tasks: int, memory: int) -> dict:
     """Wait for the init's end, or bring it about; returns the report: its status is "ended",
     "stopped" (the caller's wish) or "memory"."""
-    base, pause = _resident(Path("/proc/self")), 5
+    base, pause = _resident(tasks, "self"), 5
     ended = os.pidfd_open(init)
     poll = select.poll()
     poll.register(ended, select.POLLIN)
@@ -142,7 +144,7 @@ def _watch(init: int, control: socket.socket, memory: int) -> dict:
             if not control.recv(16):
                 os._exit(0)  # the caller is gone, and we end with it
             report = {"status": "stopped"}
-        elif _resident_beyond(base) > memory:
+        elif _resident_beyond(base, tasks) > memory:
             report = {"status": "memory", "note": f"its processes hold more than {memory} bytes"}
         if report["status"] != "ended":
             os.kill(init, signal.SIGKILL)
@@ -152,14 +154,15 @@ def _watch(init: int, control: socket.socket, memory: int) -> dict:
     return report | {"code": os.waitstatus_to_exitcode(status)}
 
 
-def _resident(task: Path) -> int:
+def _resident(tasks: int, name: str) -> int:
     try:
-        pages = (task / "statm").read_bytes().split()[1]
-    except (FileNotFoundError, ProcessLookupError):
+        with os.fdopen(os.open(f"{name}/statm", os.O_RDONLY, dir_fd=tasks), "rb") as stream:
+            return int(stream.read().split()[1]) * resource.getpagesize()
+    except (FileNotFoundError, ProcessLookupError):  # it has just ended
         return 0
-    return int(pages) * resource.getpagesize()
 
 
-def _resident_beyond(base: int) -> int:
+def _resident_beyond(base: int, tasks: int) -> int:
     """Bytes held by all other processes here, less what each shares with us from its start."""
-    return sum(max(0, _resident(task) - base) for task in Path("/proc").glob("[0-9]*"))
+    names = [name for name in os.listdir(tasks) if name.isdigit()]
+    return sum(max(0, _resident(tasks, name) - base) for name in names)

@@ -1,28 +1,24 @@
 """Judge code answers by LiveCodeBench's rules, with the checker outside the sandbox.
 
-Code and one input go into a process of their own, bytes come out and are compared here; so nothing
-that the code does to its process (an overridden ==, patched builtins, a forged end) turns a
-verdict. The exception are assertions that are not of the form `f(literals) == literal`: they carry
-their expected values, run beside the code, and prove less.
+Code and one input go into a process of their own, bytes come out and are compared out here
+(`longcot.cases`); so nothing that code does to its own process turns a verdict. Tests are read as
+LiveCodeBench, APPS and TACO store them.
 """
 
-import ast
-import functools
-import inspect
+import base64
+import io
 import itertools
 import json
-import os
-import secrets
-import sys
-import types
-from collections.abc import Callable, Iterator
+import pickle
+import zlib
 from contextlib import closing
 from dataclasses import replace
-from decimal import Decimal, InvalidOperation
-from typing import Any, NamedTuple
+from decimal import Decimal
+from typing import Any
 
 from longcot import sandbox
-from longcot.errors import GradeError
+from longcot.cases import Case, read_cases, shorten
+from longcot.errors import GradeError, RowError
 from longcot.sandbox import Limits, Outcome
 
 ENDS = {
@@ -31,15 +27,7 @@ ENDS = {
     "memory": "memory limit",
     "output_limit": "output limit",
 }
-
-
-class Case(NamedTuple):
-    """One run: what goes in, and what is wrong with what came out (None: nothing)."""
-
-    program: str
-    stdin: bytes
-    size: int  # bytes of output that a right answer may need
-    fault: Callable[[bytes], str | None]
+UNPACKED = 1 << 30  # bytes of packed tests that are believed
 
 
 # ---- finding the code
@@ -65,12 +53,14 @@ def judge_code(
     """Whether `code` passes every test, and why; stops at the first that fails.
 
     A test is {"input", "output"} (texts for stdin and stdout), {"fn_name", "input": [arguments],
-    "output"} or {"assert": statements}, before which `starter_code` is run, if it runs alone.
-    `correct` is None, never False, when the tests cannot be read, there are none or the sandbox
-    failed. Raises SandboxError where programs cannot be isolated.
+    "output"} or {"assert": statements}, before which `starter_code` is run, if it runs alone. The
+    first value is None, never False, when the tests cannot be read, when there are none and when
+    the sandbox failed. Raises SandboxError where programs cannot be isolated.
     """
     try:
-        cases = [case for test in tests for case in _read_cases(test, code, starter_code or "")]
+        cases = [
+            case for test in tests or () for case in read_cases(test, code, starter_code or "")
+        ]
     except GradeError as error:
         return None, str(error)
     if not cases:
@@ -93,62 +83,71 @@ def judge_code(
 def _find_fault(case: Case, outcome: Outcome) -> str | None:
     if outcome.status == "exited":
         return case.fault(outcome.stdout)
-    told = outcome.stderr_tail.rstrip().rpartition("\n")
-    last = told[0].rstrip().rpartition("\n")[2] if outcome.status == "crashed" else told[2]
-    return f"{ENDS[outcome.status]}: {_short(last or told[2])}"
+    lines = outcome.stderr_tail.rstrip().split("\n")  # the last: the sandbox's own note
+    told = lines[-2] if outcome.status == "crashed" and len(lines) > 1 else lines[-1]
+    return f"{ENDS[outcome.status]}: {shorten(told)}"
 
 
-def _short(value: object) -> str:
-    text = value if isinstance(value, str) else ascii(value)
-    text = text.encode("ascii", "backslashreplace").decode()
-    return text if len(text) <= 80 else f"{text[:60]} ... {text[-15:]}"
+# ---- tests as data sets store them
 
 
-def _read_cases(test: dict, code: str, starter: str) -> Iterator[Case]:
-    """The runs of one test; raises GradeError for one that cannot be read."""
-    if not isinstance(test, dict):
-        raise GradeError(f"a test must be an object, found {_short(test)}")
-    if "assert" in test:
-        yield from _read_assertions(test["assert"], code, starter)
-    elif "fn_name" in test:
-        if not isinstance(test.get("input"), list) or "output" not in test:
-            raise GradeError(f"a function test needs a list input and an output: {_short(test)}")
-        yield _call(code, test["fn_name"], test["input"], _accepted(test))
-    else:
-        given, expected = (_as_text(test.get(name)) for name in ("input", "output"))
-        if given is None or expected is None:
-            raise GradeError(f"a test needs an input and an output text: {_short(test)}")
-        fault = functools.partial(compare_output, expected)
-        yield Case(code, given.encode("utf-8", "replace"), 2 * len(expected) + 65536, fault)
-
-
-def _as_text(value: Any) -> str | None:
-    """A text, or the lines of one, as some rows of APPS have them."""
-    if isinstance(value, list) and all(isinstance(line, str) for line in value):
-        return "\n".join(value)
-    return value if isinstance(value, str) else None
-
-
-# ---- comparing what was printed
-
-
-def compare_output(expected: str, printed: bytes) -> str | None:
-    """What is wrong with the output, or None (LiveCodeBench, `grade_stdio`): the stripped lines
-    must be as many and each equal, as text or as a list of decimal numbers, exactly."""
-    lines, wanted = (
-        [line.strip() for line in text.strip().split("\n")]
-        for text in (printed.decode("utf-8", "surrogateescape"), expected)
-    )
-    if len(lines) != len(wanted):
-        return f"wrong answer: {len(lines)} lines, {len(wanted)} expected"
-    for number, (line, want) in enumerate(zip(lines, wanted, strict=True), 1):
-        if line != want and not _are_equal_numbers(line, want):
-            return f"wrong answer: line {number} is {_short(line)}, expected {_short(want)}"
-    return None
-
-
-def _are_equal_numbers(line: str, want: str) -> bool:
+def read_tests(row: dict, where: str = "row") -> list[dict]:
+    """The tests of a row in our form (see `judge_code`): its `tests`, LiveCodeBench's
+    `public_test_cases` and `private_test_cases` in that order, or the `input_output` of APPS and
+    TACO. Raises RowError starting with `where`.
+    """
     try:
-        return [*map(Decimal, line.split())] == [*map(Decimal, want.split())]
-    except InvalidOperation:  # a word, or a signalling NaN
-        return False
+        if row.get("tests") is not None:
+            return list(row["tests"])
+        if "public_test_cases" in row:
+            return _read_livecodebench(row)
+        if "input_output" in row:
+            return _read_apps(row["input_output"])
+    except (ValueError, TypeError, LookupError, AttributeError, EOFError) as error:
+        found = f"{type(error).__name__}: {error}"
+        raise RowError(f"{where}: tests that cannot be read ({found}); remove this row") from None
+    except (zlib.error, pickle.UnpicklingError) as error:
+        raise RowError(f"{where}: private tests that cannot be unpacked: {error}") from None
+    raise RowError(f"{where}: no tests, public_test_cases or input_output; found {', '.join(row)}")
+
+
+def _load(text: str) -> Any:
+    """JSON, with whole numbers of any length."""
+    return json.loads(text, parse_int=lambda digits: int(Decimal(digits)))
+
+
+def _read_livecodebench(row: dict) -> list[dict]:
+    name = _load(row.get("metadata") or "{}").get("func_name")
+    tests = []
+    for test in _load(row["public_test_cases"]) + _unpack(row.get("private_test_cases") or "[]"):
+        if test["testtype"] == "functional":
+            arguments = [_load(line) for line in test["input"].split("\n")]
+            tests.append({"fn_name": name, "input": arguments, "output": _load(test["output"])})
+        else:
+            tests.append({"input": test["input"], "output": test["output"]})
+    return tests
+
+
+class _Plain(pickle.Unpickler):
+    """Texts, numbers and containers only: a pickle that names anything to call is refused."""
+
+    def find_class(self, module_name: str, global_name: str) -> Any:
+        raise pickle.UnpicklingError(f"it names {module_name}.{global_name}")
+
+
+def _unpack(packed: str) -> list[dict]:
+    """Private tests: JSON, or base64 of zlib of a pickle of that text."""
+    try:
+        return _load(packed)
+    except json.JSONDecodeError:
+        pass
+    unpacked = zlib.decompressobj().decompress(base64.b64decode(packed, validate=True), UNPACKED)
+    return _load(_Plain(io.BytesIO(unpacked)).load())
+
+
+def _read_apps(packed: str | dict) -> list[dict]:
+    found = _load(packed) if isinstance(packed, str) else packed
+    pairs = zip(found["inputs"], found["outputs"], strict=True)
+    if name := found.get("fn_name"):
+        return [{"fn_name": name, "input": a, "output": b, "wrapped": True} for a, b in pairs]
+    return [{"input": a, "output": b} for a, b in pairs]

@@ -266,7 +266,7 @@ def _similar_pairs(rows: np.ndarray, chosen: np.ndarray, threshold: float) -> np
     bands = rows[:, 2:].view(np.uint32)
     pairs = np.zeros(0, np.int64)
     for band in range(bands.shape[1]):
-        # The numbers are in the key, so that a template with many fillings makes no crowd.
+        # The numbers are in the key: rows with others never meet, and a template makes no crowd.
         keys = _mix(rows[chosen, 1] + bands[chosen, band] * np.uint64(_ODD))
         order = np.argsort(keys, kind="stable")
         found = [pairs]
@@ -296,5 +296,4 @@ def _are_near(rows: np.ndarray, one: np.ndarray, other: np.ndarray, threshold: f
     minima = rows[:, 2:].view(np.uint8)
     agree = (minima[one] == minima[other]).sum(axis=1)
     chance = 1 / 256  # that two different minima agree in 8 bits
-    enough = agree >= MINIMA * (threshold + (1 - threshold) * chance)
-    return enough & (rows[one, 1] == rows[other, 1])
+    return agree >= MINIMA * (threshold + (1 - threshold) * chance)

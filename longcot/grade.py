@@ -1,8 +1,9 @@
 """Judge one reply against its gold answer, in evaluation and in rejection sampling alike.
 
 A reply is split first: only its solution is read, so a box in a thought is no answer. Then the
-grader of the row's kind extracts and compares. A wrong answer and a fault of the grading are told
-apart: the latter is `runner_error` with `correct` None, and is never counted as wrong.
+grader of the row's kind extracts and compares; the gold of a code row is its list of tests. A wrong
+answer and a fault of the grading are told apart: the latter is `runner_error` with `correct` None,
+and is never counted as wrong.
 """
 
 import os
@@ -12,11 +13,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from longcot import algebra, chat
+from longcot import algebra, chat, code
 from longcot.errors import GradeError
 
 STATUSES = ("answered", "no_answer", "ran_out_of_tokens", "unclosed_thought", "runner_error")
-NO_SANDBOX = "code answers need the sandbox, which this version does not have yet"
 
 
 @dataclass(frozen=True)
@@ -211,6 +211,7 @@ GRADERS = {
     "math": (extract_math, compare_math),
     "choice": (extract_choice, compare_choice),
     "exact": (extract_exact, compare_exact),
+    "code": (code.extract_code, code.judge_code),
 }
 
 
@@ -218,20 +219,26 @@ GRADERS = {
 
 
 def judge(
-    kind: str, gold: str, response: str, *, format: str = "auto", finish_reason: str | None = None
+    kind: str,
+    gold: str | list,
+    response: str,
+    *,
+    format: str = "auto",
+    finish_reason: str | None = None,
 ) -> Verdict:
-    """Judge one reply. `format` is a chat format or "auto"; `finish_reason` "length" marks a reply
-    cut by the token limit. Raises GradeError for a kind without a grader."""
+    """Judge one reply against `gold` (a text; of code the tests). `format` is a chat format or "auto";
+    `finish_reason` "length" marks a reply cut by the token limit. Raises GradeError for a kind without
+    a grader, SandboxError where code cannot be isolated."""
     return _judge_row((kind, gold, response, format, finish_reason), {})
 
 
 def _judge_row(row: tuple, memory: dict) -> Verdict:
     kind, gold, response, format, finish_reason = row
-    if kind == "code":
-        raise GradeError(NO_SANDBOX)
     if kind not in GRADERS:
         raise GradeError(f"unknown kind {kind!r}; known: {', '.join(GRADERS)}")
-    if not isinstance(gold, str) or not gold.strip():
+    if kind == "code" and not (isinstance(gold, list) and gold):
+        return Verdict("runner_error", None, None, "no tests")
+    if kind != "code" and not (isinstance(gold, str) and gold.strip()):
         return Verdict("runner_error", None, None, "the gold answer is empty or no text")
     if not isinstance(response, str):
         return Verdict("runner_error", None, None, f"the response is {response!r:.40}, no text")
@@ -245,7 +252,7 @@ def _judge_row(row: tuple, memory: dict) -> Verdict:
     if extracted is None or (finish_reason == "length" and way in _GUESSES):
         status = "ran_out_of_tokens" if finish_reason == "length" else "no_answer"
         return Verdict(status, False, None, way)
-    key = (kind, gold, extracted)
+    key = (kind, repr(gold) if kind == "code" else gold, extracted)
     if key not in memory:
         memory[key] = compare(gold, extracted)
     correct, reason = memory[key]

@@ -106,7 +106,6 @@ def _confine(limits: dict, rules: int, system_calls: bytes) -> None:
     os.setsid()
     os.chdir(isolation.SCRATCH)
     bounds = {
-        resource.RLIMIT_CPU: math.ceil(limits["cpu"]),
         resource.RLIMIT_AS: limits["memory"],
         resource.RLIMIT_NPROC: limits["processes"] + OWN,
         resource.RLIMIT_FSIZE: limits["scratch"],
@@ -117,6 +116,8 @@ def _confine(limits: dict, rules: int, system_calls: bytes) -> None:
     }
     for name, bound in bounds.items():
         resource.setrlimit(name, (bound, bound))
+    seconds = math.ceil(limits["cpu"])  # then comes a signal, and a second later the end
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
     isolation.drop_capabilities()
     if rules >= 0:
         isolation.lock_files(rules)
@@ -148,11 +149,11 @@ def _wait(child: int, limits: dict) -> dict:
 
 def _name_end(status: int, processor: float, limit: float) -> tuple[str, str]:
     code = os.waitstatus_to_exitcode(status)
-    if processor >= limit:
+    if code == -signal.SIGXCPU or processor >= limit:
         return "timeout", f"more than {limit:g} s of processor time"
     if code == 0:
         return "exited", ""
-    return "crashed", signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    return "crashed", f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
 def _has_children() -> bool:
@@ -181,7 +182,8 @@ def run(source: Source) -> None:
             print(end.code, file=sys.stderr)
     except BaseException as error:
         code = 1
-        sys.excepthook(type(error), error, error.__traceback__ and error.__traceback__.tb_next)
+        above = error.__traceback__.tb_next if error.__traceback__ else None  # without this frame
+        sys.excepthook(type(error), error.with_traceback(above), above)
     fault = _end(main)
     os._exit(code or fault)
 

@@ -119,9 +119,7 @@ def test_a_planted_fault_is_a_runner_error_and_no_wrong_answer(gold):
 
 
 def test_kinds_without_a_grader():
-    with pytest.raises(GradeError, match="sandbox"):
-        judge("code", "[]", "print(1)")
-    with pytest.raises(GradeError, match="unknown kind 'maths'; known: math, choice, exact"):
+    with pytest.raises(GradeError, match="unknown kind 'maths'; known: math, choice, exact, code"):
         judge("maths", "1", "1")
 
 

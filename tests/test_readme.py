@@ -73,7 +73,7 @@ def test_paths_in_documents_exist(page):
             (base / path).exists()
             for base in (ROOT, ROOT / "data_prep", ROOT / "tests", ROOT / "results")
         )
-        and not path.startswith(("train.", "validation.", "test.", "manifest."))
+        and not path.startswith(("train.", "validation.", "test.", "manifest.", "data_card."))
     ]
     assert missing == []
 

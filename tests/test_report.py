@@ -282,7 +282,7 @@ def test_real_tokenizer_and_traces(shared, tmp_path):
 # ---- one stream, any number of processes
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_chunks_and_workers_do_not_change_the_report(measure, found, monkeypatch, workers):
     monkeypatch.setattr(report, "CHUNK", 3)
     assert measure(workers=workers) == found
@@ -380,6 +380,7 @@ def test_the_page_says_the_numbers(found):
     for line in (
         f"18 rows, {total['total']:,} tokens",
         f"| all 3 sources | 18 | {total['total']:,} | {total['mean']:,.1f} |",
+        f"of the reply: wait {found['tokens']['reflection']['wait']:.2f}, alternatively ",
         "| malformed: unclosed thought | 1 | 5.6% | 2 |",
         r"| malformed: no thought tags (<\|begin_of_thought\|> ...) | 1 | 5.6% | 3 |",
         "| answer: boxed only in the thought | 2 | 11.1% | 2; 7 |",

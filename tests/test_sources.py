@@ -174,8 +174,8 @@ def test_code_rows_have_tests_in_one_form(write_rows):
     assert (read["kind"], read["starter_code"], read["gold"]) == ("code", None, None)
     # The expected values stay wrapped as published: the judge knows the rule.
     assert call["tests"] == [
-        {"fn_name": "double", "input": [1], "output": [2]},
-        {"fn_name": "double", "input": [[2, 3]], "output": [[4, 6]]},
+        {"fn_name": "double", "input": [1], "output": [2], "wrapped": True},
+        {"fn_name": "double", "input": [[2, 3]], "output": [[4, 6]], "wrapped": True},
     ]
     assert call["starter_code"] == "def double(x):\n"
 
