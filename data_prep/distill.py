@@ -78,6 +78,9 @@ def tally_line(tally: dict) -> str:
 def write_manifest(mixture: Mixture, folder: Path, tallies: list[dict], counts: Counter) -> dict:
     """What made train.jsonl, and its hash."""
     commit, dirty = record.read_commit()
+    usage: Counter = Counter()
+    for _, row in rows.read_jsonl(folder / "4_sample.jsonl"):
+        usage.update(prompt_tokens=row["prompt_tokens"], tokens=row["tokens"])
     manifest = {
         "name": mixture.name,
         "seed": mixture.mix.seed,
@@ -86,6 +89,7 @@ def write_manifest(mixture: Mixture, folder: Path, tallies: list[dict], counts: 
         "versions": record.read_versions(),
         "recipe": stages.settings_of(mixture, *SECTIONS),
         "teacher": result_settings(mixture.teacher),
+        "teacher_tokens": dict(usage),
         "stages": tallies,
         "rows": counts.total(),
         "counts": dict(counts),

@@ -4,6 +4,7 @@ The teacher solves a question, the judge labels its difficulty, the rewriter lay
 trace out in Sky-T1's four tags (arXiv 2502.07374; the wording of the paper's prompts is not used).
 """
 
+import hashlib
 import re
 from collections import Counter
 
@@ -196,3 +197,13 @@ def _count(text: str) -> Counter[str]:
 
 def _folded(text: str | None) -> str:
     return "".join((text or "").split())
+
+
+def fingerprint() -> str:
+    """Hash of every wording above: rows made with other words are not mixed with these."""
+    row = {"problem": "p", "starter_code": "c"}
+    tests = {"math": None, "choice": None, "exact": None, "code": [{"input": "", "output": ""}]}
+    asked = [teacher_prompt({**row, "kind": kind, "tests": test}) for kind, test in tests.items()]
+    called = teacher_prompt({**row, "kind": "code", "tests": [{"fn_name": "f"}]})
+    words = repr([asked, called, difficulty_messages("p"), rewrite_messages("t")])
+    return hashlib.sha256(words.encode()).hexdigest()[:16]

@@ -51,14 +51,20 @@ def read_sources(mixture: Mixture) -> Iterator[dict]:
 
 
 def settings_of(mixture: Mixture, *sections: str) -> dict[str, Any]:
-    """What a stage's rows depend on: the sources, their files' hashes, and these sections."""
+    """What a stage's rows depend on: the sources, these sections, the files read, the prompts' words."""
     settings: dict[str, Any] = {
-        name: vars(source) | {"hash": rows.hash_source(source.path, source.revision)}
+        name: {k: v for k, v in vars(source).items() if k not in ("count", "licence")}
+        | {"hash": rows.hash_source(source.path, source.revision)}
         for name, source in mixture.sources.items()
     }
     for section in sections:
         found = getattr(mixture, section)
         settings[section] = found and result_settings(found)
+    if "decontaminate" in sections:
+        asked = (name.rpartition("=")[2] for name in mixture.decontaminate.benchmarks or ())
+        settings["benchmark_files"] = [rows.hash_file(f) for f in asked if rows.is_local(f)]
+    if "teacher" in sections:
+        settings["prompts"] = prompts.fingerprint()
     return settings
 
 

@@ -52,6 +52,7 @@ def main(settings: dict) -> None:
     isolation.mount_proc()
     if bare:
         isolation.finish_root()
+    isolation.restrict_devices()
     isolation.forbid_gains()
     isolation.set_dumpable(True)  # lost with the change of user; else the next file is root's
     Path("/proc/self/oom_score_adj").write_text(PREFERRED)

@@ -187,8 +187,8 @@ def build_root(binds: dict[str, str], links: dict[str, str]) -> None:
     trees = {}
     for path, source in (binds | devices).items():
         tree = call("syscall", _OPEN_TREE, _HERE, source.encode(), 1 | _RECURSIVE)
-        attributes = _NOEXEC if path in devices else _NODEV | _READ_ONLY
-        _restrict_mount(tree, b"", _NOSUID | attributes, _EMPTY_PATH | _RECURSIVE)
+        attributes = _NOSUID if path in devices else _NOSUID | _NODEV | _READ_ONLY
+        _restrict_mount(tree, b"", attributes, _EMPTY_PATH | _RECURSIVE)
         trees[path] = tree
     become_nobody()
     base = "/proc"  # a folder that is always there; what it holds is back after the pivot
@@ -215,6 +215,12 @@ def finish_root() -> None:
     call("umount2", b"/old", _DETACH)
     Path("/old").rmdir()
     _restrict_mount(_HERE, b"/", _READ_ONLY, 0)
+
+
+def restrict_devices() -> None:
+    """Let nobody change the devices' own times and rights; they can be written to all the same."""
+    for name in DEVICES:
+        _restrict_mount(_HERE, f"/dev/{name}".encode(), _READ_ONLY | _NOEXEC, 0)
 
 
 def mount_proc(only_ours: bool = False) -> None:

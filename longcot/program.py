@@ -110,6 +110,7 @@ def _confine(limits: dict, rules: int, system_calls: bytes) -> None:
         resource.RLIMIT_NPROC: limits["processes"] + OWN,
         resource.RLIMIT_FSIZE: limits["scratch"],
         resource.RLIMIT_NOFILE: FILES,
+        resource.RLIMIT_STACK: resource.getrlimit(resource.RLIMIT_STACK)[0],
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_MEMLOCK: 0,
         resource.RLIMIT_MSGQUEUE: 0,

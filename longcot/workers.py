@@ -1,136 +1,164 @@
-"""One function over many rows: in this process, in several, or on a Ray cluster; same rows, same order.
+"""The same function over many rows: in this process, in a pool of processes, or on a Ray cluster.
 
-Plain Ray tasks rather than Ray Data: a task lost with its node is run again, order is kept by waiting
-for the tasks in turn, and rows need not fit the column types of a block.
+Results come in row order and one per row, so that a file written from them does not depend on
+where they were made. Rows are taken only a few chunks ahead and results handed on at once, so that
+memory does not grow with the number of rows.
 """
 
+import contextlib
+import logging
 import multiprocessing
 import os
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from longcot.errors import LaunchError
 
-AHEAD = 3  # chunks in work or waiting per process
-PACKAGES = ("longcot", "data_prep")  # sent to the nodes of a Ray cluster
-_held: list[Callable[[list], list]] = []  # in a worker process: the function, sent once
+RAY = "2.60.0"
+AHEAD = 2  # chunks waiting for each worker, so that none is idle while the first is awaited
+RETRIES = 5  # of a chunk whose node or process died
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("longcot", "data_prep")  # sent to a cluster's nodes, without:
+EXCLUDED = ["__pycache__", "rehearsal_base"]
+
+Rows = Callable[[list], list]
 
 
 def map_rows(
-    function: Callable[[list], list],
-    rows: Iterable[Any],
+    function: Rows,
+    rows: Iterable,
     *,
     workers: int = 1,
     ray: str | None = None,
     chunk: int = 64,
-) -> Iterator[Any]:
-    """Yield one result per row, in the rows' order; `function` maps a list of rows to their results.
+) -> Iterator:
+    """Yield the results of `function(list of rows) -> list of results` in row order.
 
-    `function` is sent to each process once, so it may carry something large (`functools.partial`).
-    Rows are read no further ahead than the processes need. `ray` is a cluster's address ("auto",
-    host:port), or "local" to start one here. An exception of `function` is raised here; LaunchError
-    when Ray is not installed or not reached.
+    `function` is picklable: a function of a module, or `functools.partial` of one with what it
+    needs, which is sent once to each worker. `ray` is the address of a cluster ("auto",
+    "HOST:PORT", "ray://HOST:PORT") or "local" to start one here. What `function` raises is raised
+    here; LaunchError says that workers died or that Ray cannot be had.
     """
-    remaining = iter(rows)
-    pieces = iter(lambda: list(islice(remaining, chunk)), [])
+    source = iter(rows)
+    parts = iter(lambda: list(islice(source, chunk)), [])
     if ray is not None:
-        yield from _on_ray(function, pieces, ray)
-    elif workers > 1:
-        yield from _in_pool(function, pieces, workers)
+        yield from _map_on_ray(function, parts, ray)
+    elif workers == 1:
+        for part in parts:
+            yield from _apply(function, part)
     else:
-        for piece in pieces:
-            yield from _one_each(piece, function(piece))
+        yield from _map_in_pool(function, parts, workers)
 
 
-def _in_turn(submit: Callable[[list], Any], wait: Callable[[Any], list], pieces, ahead: int):
-    """Keep `ahead` pieces in work and yield their results in order."""
-    waiting: deque = deque()
-    for piece in pieces:
-        waiting.append((piece, submit(piece)))
-        if len(waiting) >= ahead:
-            piece, result = waiting.popleft()
-            yield from _one_each(piece, wait(result))
-    while waiting:
-        piece, result = waiting.popleft()
-        yield from _one_each(piece, wait(result))
-
-
-def _one_each(piece: list, results: list) -> list:
-    if len(results) != len(piece):
-        raise ValueError(f"{len(results)} results for {len(piece)} rows")
+def _apply(function: Rows, part: list) -> list:
+    results = function(part)
+    if len(results) != len(part):
+        raise ValueError(f"{function}: {len(results)} results for {len(part)} rows")
     return results
 
 
-def _in_pool(function: Callable, pieces: Iterator[list], workers: int) -> Iterator[Any]:
-    # Spawned, not forked: a fork of a process that runs threads (torch, tokenizers) can hang.
-    pool = ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), initializer=_hold, initargs=(function,)
-    )
+def _in_order(
+    parts: Iterator[list], ahead: int, submit: Callable[[list], Any], wait: Callable[[Any], list]
+) -> Iterator:
+    """Keep `ahead` parts submitted, and yield what `wait` gives for the oldest."""
+    waiting = deque(submit(part) for part in islice(parts, ahead))
+    while waiting:
+        results = wait(waiting.popleft())
+        waiting.extend(submit(part) for part in islice(parts, 1))
+        yield from results
+
+
+# ---- a pool of processes
+
+_kept: list[Rows] = []  # in a worker process: the function, sent once
+
+
+def _keep(function: Rows) -> None:
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
+    _kept[:] = [function]
+
+
+def _apply_kept(part: list) -> list:
+    return _apply(_kept[0], part)
+
+
+def _map_in_pool(function: Rows, parts: Iterator[list], workers: int) -> Iterator:
+    # Spawned, not forked: a lock that one of torch's threads holds would stay locked in the child.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, _keep, (function,))
+
+    def submit(part: list) -> Any:
+        return pool.submit(_apply_kept, part)
+
     try:
-        yield from _in_turn(
-            lambda piece: pool.submit(_call_held, piece),
-            lambda future: future.result(),
-            pieces,
-            AHEAD * workers,
-        )
+        yield from _in_order(parts, AHEAD * workers, submit, lambda future: future.result())
+    except BrokenProcessPool:
+        raise LaunchError(
+            f"one of {workers} worker processes died; if it printed nothing above, memory was short: "
+            "use fewer workers"
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _hold(function: Callable[[list], list]) -> None:
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
-    _held[:] = [function]
+# ---- a Ray cluster: plain tasks, for Ray Data neither streams an iterator of rows nor keeps
+# Python values as they are (its blocks are Arrow tables)
 
 
-def _call_held(piece: list) -> list:
-    return _held[0](piece)
+def _map_on_ray(function: Rows, parts: Iterator[list], address: str) -> Iterator:
+    with _connected(address) as ray:
+        # A chunk whose node or process died is tried again, one whose function raised is not.
+        task = ray.remote(max_retries=RETRIES)(_apply)
+        kept = ray.put(function)  # one copy on each node, which its workers read in place
+        ahead = AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1)))
+        try:
+            yield from _in_order(parts, ahead, lambda part: task.remote(kept, part), ray.get)
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from None
+        except ray.exceptions.RayError as error:
+            raise LaunchError(f"Ray at {address} lost a chunk of rows for good: {error}") from None
 
 
-def _on_ray(function: Callable, pieces: Iterator[list], address: str) -> Iterator[Any]:
+@contextlib.contextmanager
+def _connected(address: str) -> Iterator[Any]:
+    """Connect to the cluster, or start one, and leave it at the end; what this process has
+    connected to before is used and left as it is."""
+    # Under `uv run` Ray would build the environment anew on every node.
     os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_ENABLE_UV_RUN_RUNTIME_ENV="0")
     try:
         import ray
     except ImportError:
         raise LaunchError(
-            "--ray needs Ray, which is not installed here; `pip install ray==2.60.0`, on every node"
+            f"--ray needs Ray, which is not installed: pip install ray=={RAY}, on every node"
         ) from None
-    root = Path(__file__).parent.parent
+    if ray.is_initialized():
+        yield ray
+        return
+    packages = [str(ROOT / name) for name in PACKAGES]
+    settings: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+    settings["runtime_env"] = {"py_modules": packages, "excludes": EXCLUDED}
     try:
-        if ":" in address:  # Ray itself tries a wrong address for minutes
-            host, _, port = address.removeprefix("ray://").rpartition(":")
-            socket.create_connection((host, int(port)), timeout=10).close()
-        ray.init(
-            None if address == "local" else address,
-            runtime_env={"py_modules": [str(root / package) for package in PACKAGES]},
-            include_dashboard=False if address == "local" else None,
-            logging_level="error",
-            log_to_driver=False,
-        )
-    except (ConnectionError, OSError, ValueError) as error:
+        _knock(address)
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **settings)
+    except (OSError, RuntimeError, ValueError) as error:
         raise LaunchError(
-            f"--ray {address}: no cluster there ({str(error).partition(chr(10))[0]}); "
-            "start one with `ray start --head`, or give --ray local"
+            f"--ray {address}: no cluster there ({str(error).partition(chr(10))[0]}); start one with "
+            "`ray start --head`, the same versions of Ray and Python as here, or give --ray local"
         ) from None
-
-    # Retried on the death of a node without limit, on an exception of the function never.
-    @ray.remote(num_cpus=1, max_retries=-1, retry_exceptions=False)
-    def call(held: Callable[[list], list], piece: list) -> list:
-        return held(piece)
-
-    def wait(reference: Any) -> list:
-        try:
-            return ray.get(reference)
-        except ray.exceptions.RayTaskError as error:
-            raise error.cause from None  # as it was raised, without Ray's wrapping
-
     try:
-        held = ray.put(function)
-        processes = max(1, int(ray.cluster_resources().get("CPU", 1)))
-        yield from _in_turn(lambda piece: call.remote(held, piece), wait, pieces, AHEAD * processes)
+        yield ray
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    # Ray itself tries for minutes where nobody listens.
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if colon:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()

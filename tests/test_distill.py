@@ -119,6 +119,7 @@ def test_from_questions_to_rows_with_every_fall_counted(ask, tmp_path, capsys):
         manifest["sha256"]
         == hashlib.sha256((tmp_path / "out/train.jsonl").read_bytes()).hexdigest()
     )
+    assert manifest["teacher_tokens"] == {"prompt_tokens": 39 * 30, "tokens": 39 * 60}
     assert manifest["counts"] == {"apples": 37} and manifest["teacher"]["model"] == "teacher"
     card = (tmp_path / "out/data_card.md").read_text()
     assert "37" in card and "teacher" in card
@@ -228,6 +229,9 @@ def test_several_answers_per_question_and_a_stated_count(ask, tmp_path):
         assert [r["id"] for r in other] != [r["id"] for r in found]
         with pytest.raises(RowError, match=r"apples has 74 rows left, its count is 75"):
             made(recipe, tmp_path / "many", [*overrides[:3], "apples.count=75"])
+        asked = teacher.asked.copy()  # the remedy: a lower count, and nothing is asked again
+        assert len(made(recipe, tmp_path / "many", [*overrides[:3], "apples.count=74"])) == 74
+        assert teacher.asked == asked
     assert all(row["id"].endswith(("#0", "#1")) for row in found)
 
 
@@ -241,6 +245,11 @@ def test_another_recipe_does_not_mix_with_finished_stages(ask, tmp_path):
         # what moves speed alone may change
         assert made(recipe, tmp_path / "out", ["teacher.concurrency=2"]) == found
         assert teacher.asked == asked
+        rows.write_jsonl(
+            tmp_path / "benchmark.jsonl", [{"id": "x", "problem": "Other?", "answer": "1"}]
+        )
+        with pytest.raises(RowError, match=r"2_decontaminate.jsonl.*benchmark_files"):
+            made(recipe, tmp_path / "out")
 
 
 def test_a_teacher_that_cannot_be_asked_stops_the_run_and_keeps_what_is_there(ask, tmp_path):

@@ -1,16 +1,11 @@
 """A program in the sandbox lives as under a real interpreter, whatever LiveCodeBench's runner mocks."""
 
 import pytest
-from boxes import SMALL
+from boxes import SMALL, level  # noqa: F401
 
 from longcot import sandbox
 
-pytest_plugins = ("boxes",)
-
-
-@pytest.fixture(autouse=True)
-def _at_each_level(level):
-    pass
+pytestmark = pytest.mark.usefixtures("level")
 
 
 def check(program: str, stdin: str, expected: str) -> None:
@@ -105,7 +100,6 @@ def test_other_packages_are_not_there():
     [
         ("1 / 0", "crashed", "ZeroDivisionError"),
         ("print(", "crashed", "SyntaxError"),
-        ("x = '\\udc80'\nprint('\0')", "exited", ""),
         ("\0", "crashed", "null bytes"),
         ("\udc80", "crashed", "SyntaxError"),
         ("import os\nos._exit(3)", "crashed", "exit code 3"),
