@@ -20,9 +20,14 @@ from longcot.workers import map_rows
 
 
 def find_known(
-    texts: Iterable[str], section: Decontaminate, *, workers: int = 1, ray: str | None = None
+    questions: Iterable[tuple[str, str]],
+    section: Decontaminate,
+    *,
+    workers: int = 1,
+    ray: str | None = None,
 ) -> list[dict]:
-    """What is known about each question, in order: {drop, detail}; `drop` is None for a fresh one.
+    """What is known about each (question, gold answer or ""), in order: {drop, detail}; `drop` is None
+    for a fresh one. Questions in the same words with other answers are no duplicates.
 
     A question that a benchmark asks is no first of its kind: its repeats fall for the same reason.
     """
@@ -34,7 +39,7 @@ def find_known(
     index = contamination.Index(asked, section.ngram) if asked else None
     shared, signatures = [], []
     for overlap, signature in map_rows(
-        partial(compare_texts, index=index), texts, workers=workers, ray=ray
+        partial(compare_questions, index=index), questions, workers=workers, ray=ray
     ):
         shared.append(overlap)
         signatures.append(signature)
@@ -52,19 +57,25 @@ def find_known(
     return found
 
 
-def compare_texts(
-    texts: list[str], index: contamination.Index | None
+def compare_questions(
+    questions: list[tuple[str, str]], index: contamination.Index | None
 ) -> list[tuple[tuple[float, str] | None, np.ndarray]]:
-    """(overlap with the benchmarks, signature) of each text."""
-    return [(index and index.overlap(text), contamination.signature(text)) for text in texts]
+    """(overlap with the benchmarks, signature) of each question."""
+    return [
+        (index and index.overlap(text), contamination.signature(text, answer))
+        for text, answer in questions
+    ]
 
 
 def clean_file(
     path: str, out: Path, section: Decontaminate, *, workers: int = 1, ray: str | None = None
 ) -> dict:
     """Copy the rows of a training file whose question is fresh, as they are; gives a tally."""
-    texts = (rows.to_trace(row, where, "").turns[0][1] for where, row in rows.read_rows(path))
-    found = find_known(texts, section, workers=workers, ray=ray)
+    questions = (
+        (rows.to_trace(row, where, "").turns[0][1], str(row.get("gold") or ""))
+        for where, row in rows.read_rows(path)
+    )
+    found = find_known(questions, section, workers=workers, ray=ray)
     kept = (row for (_, row), f in zip(rows.read_rows(path), found, strict=True) if not f["drop"])
     written = rows.write_jsonl(out, kept)
     dropped = Counter(f["drop"] for f in found if f["drop"])

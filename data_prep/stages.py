@@ -75,8 +75,9 @@ def drop_known(mixture: Mixture, questions: ledger.Kept, path: Path, spread: dic
     """Let questions fall that a benchmark asks or an earlier one asked. Cheap, so made at once."""
     for _ in ledger.recover(path, settings_of(mixture, "decontaminate")):
         return
-    texts = (questions[key]["problem"] for key in tqdm(questions, path.stem, unit=" rows"))
-    found = curate.find_known(texts, mixture.decontaminate, **spread)
+    fresh = (questions[key] for key in tqdm(questions, path.stem, unit=" rows"))
+    pairs = ((row["problem"], row["gold"] or "") for row in fresh)
+    found = curate.find_known(pairs, mixture.decontaminate, **spread)
     rows.write_jsonl(path, ({"key": k, **f} for k, f in zip(questions, found, strict=True)))
 
 

@@ -220,7 +220,7 @@ class Session:
             _close(self.end.detach())
             raise
         finally:
-            for file in _held.intersection(ours):
+            for file in ours:  # those that the exchange has not closed
                 _close(file)
         report: dict = {"note": "", "seconds": 0.0}
         report |= json.loads(told) if told else {"status": "lost"}
@@ -270,6 +270,7 @@ class Session:
                     if over:
                         selector.unregister(file)
                         if file != told:
+                            ours.remove(file)
                             _close(file)
         return (*(bytes(found[file]) for file in (told, out, err)), flood)
 

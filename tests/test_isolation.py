@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import re
+import secrets
 import socket
 import struct
 import subprocess
@@ -432,13 +433,23 @@ def test_a_daemon_ends_with_its_program_and_disturbs_no_other_run(extra, world):
 
 
 def test_the_environment_holds_nothing_of_the_callers(world):
-    outcome = attack("import os\nprint(dict(os.environ))\nprint(open('/proc/self/environ').read())\n"
-                     "print([open(p + '/environ').read() for p in ('/proc/1', '/proc/thread-self')"
-                     " if os.path.exists(p)])")  # fmt: skip
-    names = re.findall(r"(\w+)=", outcome.stdout.decode().replace("': '", "="))
-    assert outcome.status == "exited" and "s3cr3t" not in outcome.stdout.decode()
-    assert set(names) <= {"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "PYTHONHASHSEED",
-                          "PYTHONUTF8", "LC_CTYPE", "PWD"}  # fmt: skip
+    program = """
+import ctypes, os
+print(dict(os.environ))
+libc = ctypes.CDLL(None)
+block, number = ctypes.POINTER(ctypes.c_char_p).in_dll(libc, "environ"), 0
+while block and block[number]:
+    print(block[number])
+    number += 1
+for path in ("/proc/self/environ", "/proc/1/environ", "/proc/2/environ"):
+    try:
+        print(open(path).read())
+    except OSError as error:
+        print(error.errno)"""
+    text = attack(program).stdout.decode()
+    assert text.split()[-2:] == ["2", "2"] and "s3cr3t" not in text
+    assert set(re.findall(r"[A-Z_]{3,}", text)) <= {"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS",
+        "PYTHONHASHSEED", "PYTHONUTF", "LC_CTYPE", "PWD", "UTF"}  # fmt: skip
 
 
 SNOOP = """
@@ -499,47 +510,51 @@ def test_no_further_user_namespaces_are_possible_without_the_filter_either(world
 # ---- attacks on the verdict
 
 EQUAL = "class Same:\n    def __eq__(self, other): return True\n    def __ne__(self, other): return False\n"
-FRAMES = """
-import gc, sys
+SEARCH = """
+import ctypes, gc, re, sys
 def f(x):
-    frame = sys._getframe()
-    seen = []
+    seen, frame = [], sys._getframe()
     while frame:
-        seen += [value for value in frame.f_locals.values() if isinstance(value, (str, dict, list))]
+        seen.append(repr(frame.f_locals).encode())
         frame = frame.f_back
-    return [w for w in ("EXPECTED" + "-VALUE",) if any(w in str(s) for s in seen + gc.get_objects())][0]
+    for line in open("/proc/self/maps"):
+        low, high = (int(end, 16) for end in line.split()[0].split("-"))
+        if line.split()[1].startswith("rw") and high - low < 64 << 20:
+            seen.append(ctypes.string_at(low, high - low))
+    word = re.search(b"KNO" + b"WN-[0-9a-f]{16}", b"".join(seen))
+    return word and word[0].decode()
 """
 CHEATS = {
     "an object equal to all": EQUAL + "def f(x): return Same()",
     "a list equal to all": "class Same(list):\n    __eq__ = lambda a, b: True\ndef f(x): return Same()",
     "a text equal to all": "class Same(str):\n    __eq__ = lambda a, b: True\ndef f(x): return Same()",
-    "looking for the expected value": FRAMES,
+    "looking for the expected value": SEARCH,
     "patched builtins": "import builtins, json, operator\nfor m in (builtins, operator):\n"
                         "    m.all = m.any = m.eq = lambda *a: True\n"
                         "json.dumps = lambda *a, **k: 'true'\ndef f(x): return True",
-    "exit before the call": "import sys\nsys.exit(0)\ndef f(x): return 1",
+    "exit before the call": "import sys\nsys.exit(0)\ndef f(x): return '@'",
     "exit in the call": "import os\ndef f(x): os._exit(0)",
-    "printing the value": "print('EXPECTED' + '-VALUE')\ndef f(x):\n    print('\"EXPECTED-' 'VALUE\"')",
+    "printing the value": "print('@')\ndef f(x):\n    print('\"@\"')",
     "writing to every descriptor": "import os\ndef f(x):\n    for fd in range(64):\n        try:\n"
-                                   "            os.write(fd, b'[\"x\", \"EXPECTED-' b'VALUE\"]\\n')\n"
+                                   "            os.write(fd, b'[\"x\", \"@\"]\\n')\n"
                                    "        except OSError:\n            pass\n    os._exit(0)",
+    "the value and more": "def f(x):\n    print('x')\n    return ['@', '@']",
     "no end": "def f(x):\n    while True: pass",
     "a value without end": "def f(x):\n    y = []\n    y.append(y)\n    return y",
     "a value too deep": "def f(x):\n    y = []\n    for _ in range(10 ** 5): y = [y]\n    return y",
     "a value of objects": "def f(x): return [object(), f, open]",
     "keys chosen to collide": "def f(x): return {k * (2 ** 61 - 1) for k in range(20000)}",
     "an infinite iterator": "import itertools\ndef f(x): return itertools.count()",
-    "an answer in an exception": "def f(x): raise Exception('EXPECTED-' 'VALUE')",
+    "an answer in an exception": "def f(x): raise Exception('@')",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CHEATS)
 def test_no_cheat_turns_a_verdict(name, world):
     prove()
-    tests = [{"fn_name": "f", "input": [1], "output": "EXPECTED" + "-VALUE"[:]}]
-    correct, reason = judge_code(
-        tests, CHEATS[name].replace("EXPECTED-VALUE", "EXPECTED VALUE"), SMALL
-    )
+    expected = f"KNOWN-{secrets.token_hex(8)}"
+    tests = [{"fn_name": "f", "input": [1], "output": expected}]
+    correct, reason = judge_code(tests, CHEATS[name].replace("@", expected), SMALL)
     assert correct is False, reason
 
 
