@@ -28,7 +28,7 @@ LIBRARIES = ("lib", "lib64")
 PACKAGES = "/packages"  # where numpy lies in a box, if the caller has it
 _PIECE = 1 << 16
 
-# The box reads its own sources from its standard input, for it cannot see this folder.
+# The box reads its sources from its standard input, for it cannot see this folder.
 BOOT = """
 import json, os, sys, types
 settings = json.loads(os.pread(0, 1 << 24, 0))
@@ -140,20 +140,14 @@ class Box:
         _held.add(self.control.fileno())
         settings = _write_settings(level, theirs.fileno(), binds, links)
         self.errors = os.memfd_create("errors")
+        streams = {"stdin": settings, "stdout": subprocess.DEVNULL, "stderr": self.errors}
+        clean = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1"}  # nothing of the caller's
         start = functools.partial(
-            subprocess.Popen,
-            command,
-            stdin=settings,
-            stdout=subprocess.DEVNULL,
-            stderr=self.errors,
-            pass_fds=[theirs.fileno()],
-            env={"PYTHONHASHSEED": "0", "PYTHONUTF8": "1"},  # nothing of the caller's
-            cwd="/",
-            start_new_session=True,
+            subprocess.Popen, command, **streams, env=clean, cwd="/", start_new_session=True
         )
         try:
             with theirs:  # the kernel ends a box with the thread that started it, so that must last
-                self.process = _keeper.submit(start).result()
+                self.process = _keeper.submit(start, pass_fds=[theirs.fileno()]).result()
             self.control.settimeout(START)
             if self.control.recv(16) != b"ready":
                 raise OSError(self.complaint())
@@ -206,9 +200,9 @@ class Session:
 
     def run(self, stdin: bytes, output: int) -> Ended:
         """Run the program on `stdin`, keeping at most `output` bytes of its output."""
-        pipes = [_open_pipe() for _ in range(3)]
-        theirs = [pipes[0][0], *(writing for _, writing in pipes[1:])]
-        ours = [pipes[0][1], *(reading for reading, _ in pipes[1:])]
+        (given, feed), *pipes = (_open_pipe() for _ in range(3))
+        theirs = [given, *(writing for _, writing in pipes)]
+        ours = [feed, *(reading for reading, _ in pipes)]
         _held.update(ours)
         _send(self.end, b"run", theirs)
         for file in theirs:
@@ -222,17 +216,15 @@ class Session:
         finally:
             for file in ours:  # those that the exchange has not closed
                 _close(file)
-        report: dict = {"note": "", "seconds": 0.0}
-        report |= json.loads(told) if told else {"status": "lost"}
+        report: dict = {"status": "lost", "note": "", "seconds": 0.0}
+        report |= json.loads(told or "{}")
         if not report.get("more"):
             why = self.close()
             if flood:
                 report |= {"status": "output_limit", "note": f"more than {output} bytes"}
             elif not told and why["status"] in ("stopped", "memory"):
                 report |= why
-            elif (
-                not told and why.get("code", 0) >= 0
-            ):  # a room never ends so by the program's doing
+            elif not told and why.get("code", 0) >= 0:  # programs cannot bring that about
                 report |= {"status": "failed", "note": self.box.complaint()}
         return Ended(report["status"], report["note"], report["seconds"], out[:output], err)
 
@@ -277,7 +269,7 @@ class Session:
 
 def _open_pipe() -> tuple[int, int]:
     ends = os.pipe()
-    if os.geteuid() == 0:  # the box is nobody then, and may open /dev/stdin only if it is its own
+    if os.geteuid() == 0:  # then the box is nobody, who could not open /dev/stdin
         os.fchown(ends[0], isolation.NOBODY, isolation.NOBODY)
     return ends
 
@@ -288,10 +280,9 @@ def _send(end: socket.socket, message: bytes, files: list[int]) -> None:
 
 
 def _feed(file: int, piece: bytes) -> int:
-    """How much of `piece` is dealt with: what the pipe took, or all if nobody reads any more."""
     try:
         return os.write(file, piece)
-    except BrokenPipeError:
+    except BrokenPipeError:  # nobody will read the rest
         return 1 << 62
 
 

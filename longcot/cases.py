@@ -54,8 +54,9 @@ def read_cases(test: dict, code: str, starter: str = "") -> Iterator[Case]:
 
 def shorten(value: object) -> str:
     """A value for a message: ASCII, one short line."""
-    text = value if isinstance(value, str) else repr(value)
-    text = ascii(text)[1:-1]
+    with contextlib.suppress(ValueError):  # a whole number of very many digits
+        value = str(value)
+    text = ascii(value)[1:-1] if isinstance(value, str) else type(value).__name__
     return text if len(text) <= 80 else f"{text[:60]} ... {text[-15:]}"
 
 
@@ -99,7 +100,7 @@ def _make_call(job: dict, arguments: list, accepted: list, free: bool) -> Case:
     LiveCodeBench (`grade_call_based`)."""
     tag = secrets.token_hex(8)
     job = {"tag": tag, "starter": "", "assert": None, **job, "arguments": encode(arguments)}
-    size = 4 * len(repr(accepted)) + (1 << 16)
+    size = 4 * len(json.dumps(encode(accepted))) + (1 << 16)
     fault = functools.partial(_compare_value, tag, accepted, free)
     return Case(driver(), json.dumps(job).encode(), size, fault)
 
@@ -115,7 +116,8 @@ def _compare_value(tag: str, accepted: list, free: bool, printed: bytes) -> str 
             return None
     except (ValueError, TypeError, LookupError, RecursionError):
         return "no readable value came back"
-    return f"wrong answer: {shorten(json.dumps(found))}, expected {shorten(accepted[-1])}"
+    wanted = json.dumps(encode(accepted[-1]))
+    return f"wrong answer: {shorten(json.dumps(found))}, expected {shorten(wanted)}"
 
 
 def _unwrap(arguments: list, output: Any) -> tuple[list, list]:

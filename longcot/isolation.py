@@ -93,9 +93,8 @@ def build_filter(machine: str) -> bytes:
     column, architecture = MACHINES[machine]
     words = (entry.split() for entry in SYSCALLS.split(","))
     numbers = sorted(int(word[1 + column]) for word in words if word[1 + column] != "-")
-    steps = [(_LOAD, 0, 0, 4), (_EQUAL, 1, 0, architecture), (_RETURN, 0, 0, _KILL)]
-    steps.append((_LOAD, 0, 0, 0))
-    first = (_LOAD, 0, 0, 16)  # the low half of the first argument
+    load, first = (_LOAD, 0, 0, 0), (_LOAD, 0, 0, 16)  # the number, half of the first argument
+    steps = [(_LOAD, 0, 0, 4), (_EQUAL, 1, 0, architecture), (_RETURN, 0, 0, _KILL), load]
     refuse, allow = (_RETURN, 0, 0, _NOT_PERMITTED), (_RETURN, 0, 0, _ALLOW)
     tests = {
         "clone": (_BITS, 1, 0, ALL_NEW | 0x80),  # and a new time namespace

@@ -51,7 +51,7 @@ def prepare(packages: str) -> None:
     builtins.__dict__.update(names)  # a fallback, so that the program's own names come first
     os.environ.clear()
     os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
-    sys.path.append(packages)
+    sys.path += [packages]
     sys.argv = [NAME]
     sys.setrecursionlimit(RECURSION)
     sys.set_int_max_str_digits(DIGITS)

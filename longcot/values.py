@@ -89,7 +89,9 @@ def is_equal(found: Any, expected: Any) -> bool:
     members may have been chosen to make that endless. Raises LookupError, TypeError or ValueError
     for what `encode` never writes.
     """
-    kind, inner = next(iter(found.items())) if isinstance(found, dict) else ("list", found)
+    kind, inner = ("list", found)
+    if isinstance(found, dict):
+        ((kind, inner),) = found.items()
     if isinstance(expected, dict):
         if kind != "dict" or len(inner) != len(expected):
             return False

@@ -218,7 +218,7 @@ attempt(os.link, W["secret"], "hard")
 attempt(os.link, "/proc/self/exe", "hard")
 attempt(os.rename, "/dev/null", "null")""",
     "writing outside": """
-for path in ("/x", "/dev/x", "/usr/lib/x", "/tmp/x", "/var/tmp/x", "/dev/shm/x", "/packages/x",
+for path in ("/x", "/dev/x", "/usr/lib/x", "/tmp" "/x", "/var/tmp" "/x", "/dev/shm/x", "/packages/x",
              "/proc/self/oom_score_adj", "/proc/self/comm", "/proc/sys/kernel/hostname",
              "/proc/sysrq-trigger", os.__file__, sys.executable, W["secret"], W["folder"] + "/x"):
     attempt(open, path, "a")
@@ -459,7 +459,7 @@ def pieces():
         low, high = (int(end, 16) for end in line.split()[0].split("-"))
         if line.split()[1].startswith("rw") and high - low < 64 << 20:
             yield ctypes.string_at(low, high - low)
-needle = b"NEED" + b"LE-"
+needle, mine = b"".join((b"NEED", b"LE-")), "".join(("NEED", "LE-", "itself"))
 found = {word for piece in pieces() for word in re.findall(needle + rb"[a-z]+", piece)}
 print(sorted(found), sys.stdin.read())
 """
@@ -470,7 +470,7 @@ def test_memory_holds_nothing_of_another_programs_run(world):
         sandbox.run(f"x = input()  # NEEDLE-code{word}", f"NEEDLE-input{word}".encode(), SMALL)
     outcome = attack(SNOOP, b"NEEDLE-mine")
     assert outcome.status == "exited", outcome
-    assert outcome.stdout == b"[] NEEDLE-mine\n"  # read last: its own input came after the search
+    assert outcome.stdout == b"[b'NEEDLE-itself'] NEEDLE-mine\n"  # its input is read afterwards
 
 
 def test_the_box_is_not_to_be_written_to(world):
