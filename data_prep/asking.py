@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.mixture import Asked, endpoint
-from longcot import client, ledger, rows
+from longcot import client, ledger
 from longcot.errors import ClientError
 
 CALL_FAILED = "call failed"  # the only reason that --retry-failed asks again
@@ -26,18 +26,17 @@ def ask_missing(
     `again` first forgets the calls that had failed for good. Raises ClientError when the first
     HOPELESS answers are all failures: a wrong model name or a switched-off option fails every call.
     """
-    if again and path.exists():
-        kept = (row for _, row in rows.read_jsonl(path))
-        rows.write_jsonl(path, (r for r in kept if not (r["drop"] or "").startswith(CALL_FAILED)))
-    done = {row["key"] for row in ledger.recover(path, settings)}
-    missing = [key for key in keys if key not in done]
     answers = failures = 0
-    with ledger.appending(path) as append:
+    with ledger.opened(path, settings) as stage:
+        if again:
+            stage.forget(lambda row: (row["drop"] or "").startswith(CALL_FAILED))
+        done = {row["key"] for row in stage}
+        missing = [key for key in keys if key not in done]
 
         def take(answer: client.Answer) -> None:
             nonlocal answers, failures
             answers, failures = answers + 1, failures + (answer.error is not None)
-            append(read(answer) | {"error": answer.error})
+            stage.append(read(answer) | {"error": answer.error})
             if answers == failures == HOPELESS:
                 raise ClientError(
                     f"{path}: the first {HOPELESS} calls all failed, the last with {answer.error!r:.200}; "
@@ -51,11 +50,11 @@ def ask_missing(
 
 def append_missing(path: Path, settings: dict[str, Any], found: Iterable[dict]) -> None:
     """Append the rows whose key is not in the stage file."""
-    done = {row["key"] for row in ledger.recover(path, settings)}
-    with ledger.appending(path) as append:
+    with ledger.opened(path, settings) as stage:
+        done = {row["key"] for row in stage}
         for row in found:
             if row["key"] not in done:
-                append(row)
+                stage.append(row)
 
 
 def fault(answer: client.Answer) -> str | None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from data_prep.mixture import Decontaminate
 from longcot import benchmarks, chat, contamination, grade, rows
+from longcot.answers import infer_kind
 from longcot.errors import RowError
 from longcot.workers import map_rows
 
@@ -27,7 +28,7 @@ def find_known(
     ray: str | None = None,
 ) -> list[dict]:
     """What is known about each (question, gold answer or ""), in order: {drop, detail}; `drop` is None
-    for a fresh one. Questions in the same words with other answers are no duplicates.
+    for a fresh one. Questions in nearly the same words with other answers are no duplicates.
 
     A question that a benchmark asks is no first of its kind: its repeats fall for the same reason.
     """
@@ -72,14 +73,21 @@ def clean_file(
 ) -> dict:
     """Copy the rows of a training file whose question is fresh, as they are; gives a tally."""
     questions = (
-        (rows.to_trace(row, where, "").turns[0][1], str(row.get("gold") or ""))
+        (asked_in(rows.to_trace(row, where, "")), str(row.get("gold") or ""))
         for where, row in rows.read_rows(path)
     )
     found = find_known(questions, section, workers=workers, ray=ray)
+    if not found:
+        raise RowError(f"{path}:1: no rows in it")
     kept = (row for (_, row), f in zip(rows.read_rows(path), found, strict=True) if not f["drop"])
     written = rows.write_jsonl(out, kept)
     dropped = Counter(f["drop"] for f in found if f["drop"])
     return {"stage": "clean", "rows_in": len(found), "rows_out": written, "dropped": dropped}
+
+
+def asked_in(trace: rows.Trace) -> str:
+    """All that the user says in a row."""
+    return "\n\n".join(text for role, text in trace.turns if role == "user")
 
 
 # ---- verdicts
@@ -89,9 +97,7 @@ def judge_rows(questions: list[dict]) -> list[dict]:
     """Judge rows {kind, gold, tests, reply} as evaluation does: {status, correct, extracted, reason,
     drop}; `drop` is None for a right reply, else the reason in a countable word."""
     known = [row for row in questions if _key(row)]
-    verdicts = grade.judge_many(
-        ((row["kind"], _key(row), row["reply"]) for row in known), workers=1
-    )
+    verdicts = grade.judge_many(((_kind(row), _key(row), row["reply"]) for row in known), workers=1)
     return [_told(next(verdicts)) if _key(row) else dict(UNJUDGED) for row in questions]
 
 
@@ -99,6 +105,10 @@ UNJUDGED = {
     "status": None, "correct": None, "extracted": None,
     "reason": "neither a gold answer nor tests", "drop": "unjudged",
 }  # fmt: skip
+
+
+def _kind(row: dict) -> str:
+    return row.get("kind") or infer_kind(str(row.get("gold") or ""))
 
 
 def _key(row: dict) -> str | list | None:
@@ -135,8 +145,10 @@ def subset_file(
     Raises RowError when fewer rows fit. Rows are passed on as they are.
     """
     places = list(_fitting(path, kind, verdict, {"workers": workers, "ray": ray}))
+    if not places:
+        raise RowError(f"{path}:1: no rows in it")
     drops = Counter(drop for _, drop in places if drop)
-    fitting = [place for place, drop in places if drop is None]
+    fitting = sorted(place for place, drop in places if drop is None)
     if count is not None and len(fitting) < count:
         told = ", ".join(f"{n} x {reason}" for reason, n in sorted(drops.items())) or "no others"
         raise RowError(f"{path}: {len(fitting)} rows fit, {count} were asked for ({told})")
@@ -156,16 +168,26 @@ def _fitting(
     path: str, kind: str | None, verdict: str | None, spread: dict
 ) -> Iterator[tuple[int, str | None]]:
     """(row number, None or why it does not fit) of every row."""
+    found = ((place, where, row) for place, (where, row) in enumerate(rows.read_rows(path)))
     if verdict is None:
-        for place, (_, row) in enumerate(rows.read_rows(path)):
+        for place, _, row in found:
             yield place, _other_kind(row, kind)
         return
-    pairs = ({**row, "reply": _reply(row, where)} for where, row in rows.read_rows(path))
-    verdicts = map_rows(judge_rows, pairs, **spread)
+    others, pairs = [], []
+
+    def of_kind() -> Iterator[dict]:
+        for place, where, row in found:
+            if other := _other_kind(row, kind):
+                others.append((place, other))
+            else:
+                pairs.append(place)
+                yield {**row, "reply": _reply(row, where)}
+
     wanted = {"right": None, "wrong": "wrong"}[verdict]
-    for place, ((_, row), found) in enumerate(zip(rows.read_rows(path), verdicts, strict=True)):
-        drop = found["drop"] or "right"
-        yield place, _other_kind(row, kind) or (None if found["drop"] == wanted else drop)
+    judged = map_rows(judge_rows, of_kind(), **spread)
+    for number, told in enumerate(judged):
+        yield pairs[number], None if told["drop"] == wanted else told["drop"] or "right"
+    yield from others
 
 
 def _reply(row: dict, where: str) -> str:
@@ -176,5 +198,5 @@ def _reply(row: dict, where: str) -> str:
 
 
 def _other_kind(row: dict, kind: str | None) -> str | None:
-    found = row.get("kind")
+    found = _kind(row)
     return None if kind in (None, found) else f"kind {found}"

@@ -20,10 +20,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from data_prep import curate, published, report, stages
-from data_prep.mixture import SECTIONS, Decontaminate, Mixture, load_mixture, result_settings
-from longcot import ledger, record, rows, serving
-from longcot.errors import RowError, plainly
+from data_prep import curate, manifest, published, report, stages
+from data_prep.mixture import Decontaminate, Mixture, broken_shares, load_mixture
+from longcot import ledger, rows, serving
+from longcot.errors import RecipeError, RowError, plainly
 
 STAGES = ("questions", "decontaminate", "label", "sample", "rewrite", "reject")
 
@@ -34,9 +34,17 @@ def make(mixture: Mixture, folder: Path, spread: dict, again: bool) -> None:
     tallies = []
 
     def finish(stage: str) -> ledger.Kept:
-        tallies.append(ledger.tally(paths[stage]))
-        print(tally_line(tallies[-1]))
+        tell(ledger.tally(paths[stage]))
         return ledger.Kept(paths[stage])
+
+    def tell(tally: dict) -> None:
+        tallies.append(tally)
+        print(manifest.tally_line(tally))
+        if not tally["rows_out"]:
+            raise RowError(
+                f"{folder}: stage {tally['stage']} keeps no row, for the reasons above; mend the recipe or the "
+                "teacher, then remove the stage's file, or ask failed calls again with --retry-failed"
+            )
 
     stages.collect_questions(mixture, paths["questions"])
     questions = finish("questions")
@@ -47,10 +55,7 @@ def make(mixture: Mixture, folder: Path, spread: dict, again: bool) -> None:
     stages.label(mixture, questions, known, paths["label"], again)
     labelled = finish("label")
 
-    chosen = [
-        key for key in known if key in labelled
-    ]  # in the questions' order, as all that follows
-    stages.sample(mixture, questions, chosen, paths["sample"], again)
+    stages.sample(mixture, questions, labelled, paths["sample"], again)
     samples = finish("sample")
 
     stages.rewrite(mixture, samples, paths["rewrite"], again)
@@ -60,66 +65,11 @@ def make(mixture: Mixture, folder: Path, spread: dict, again: bool) -> None:
     right, wrong = finish("reject"), ledger.Kept(paths["reject"], "wrong")
 
     limits = {name: source.count for name, source in mixture.sources.items()}
-    counts = stages.mix(mixture, questions, replies, right, limits, folder / "train.jsonl")
+    counts, tally = stages.mix(mixture, questions, replies, right, limits, folder / "train.jsonl")
+    tell(tally)
     stages.mix(mixture, questions, replies, wrong, {}, folder / "wrong.jsonl")
-    manifest = write_manifest(mixture, folder, tallies, counts)
-    describe(mixture, folder, manifest, spread)
-
-
-def tally_line(tally: dict) -> str:
-    """`stage: rows in, rows out; dropped: reason count, ...`, most frequent reason first."""
-    dropped = sorted(tally["dropped"].items(), key=lambda item: (-item[1], item[0]))
-    reasons = ", ".join(f"{count:,} x {reason}" for reason, count in dropped) or "none"
-    return (
-        f"{tally['stage']}: {tally['rows_in']:,} in, {tally['rows_out']:,} out; dropped: {reasons}"
-    )
-
-
-def write_manifest(mixture: Mixture, folder: Path, tallies: list[dict], counts: Counter) -> dict:
-    """What made train.jsonl, and its hash."""
-    commit, dirty = record.read_commit()
-    usage: Counter = Counter()
-    for _, row in rows.read_jsonl(folder / "4_sample.jsonl"):
-        usage.update(prompt_tokens=row["prompt_tokens"], tokens=row["tokens"])
-    manifest = {
-        "name": mixture.name,
-        "seed": mixture.mix.seed,
-        "commit": commit,
-        "dirty": dirty,
-        "versions": record.read_versions(),
-        "recipe": stages.settings_of(mixture, *SECTIONS),
-        "teacher": result_settings(mixture.teacher),
-        "teacher_tokens": dict(usage),
-        "stages": tallies,
-        "rows": counts.total(),
-        "counts": dict(counts),
-        "licences": {name: source.licence for name, source in mixture.sources.items()},
-        "sha256": rows.hash_file(folder / "train.jsonl"),
-    }
-    rows.write_json(folder / "manifest.json", manifest)
-    print(f"{folder / 'train.jsonl'}: {counts.total():,} rows, sha256 {manifest['sha256'][:12]}")
-    return manifest
-
-
-def describe(mixture: Mixture, folder: Path, manifest: dict, spread: dict) -> None:
-    """The data card and, where the recipe names a student, the report with its picture."""
-    found, clean = None, mixture.decontaminate
-    if mixture.student and manifest["rows"]:
-        found = report.measure(
-            str(folder / "train.jsonl"),
-            tokenizer_path=mixture.student.tokenizer,
-            max_length=mixture.student.max_length,
-            benchmarks=list(clean.benchmarks or ()),
-            ngram=clean.ngram,
-            overlap=clean.overlap,
-            near_duplicate=clean.near_duplicate,
-            progress=partial(tqdm, desc="report", unit=" rows"),
-            **spread,
-        )
-        report.write(found, folder)
-    card = report.data_card(manifest, found)
-    rows.write_atomic(folder / "data_card.md", lambda to: to.write_text(card, encoding="utf-8"))
-    print(f"{folder}: manifest.json, data_card.md" + (", report.md, report.png" if found else ""))
+    made = manifest.write_manifest(mixture, folder, tallies, counts)
+    manifest.describe(mixture, folder, made, spread)
 
 
 # ---- the commands
@@ -127,6 +77,9 @@ def describe(mixture: Mixture, folder: Path, manifest: dict, spread: dict) -> No
 
 def run_make(arguments: argparse.Namespace) -> None:
     overrides = list(arguments.overrides)
+    load_mixture(arguments.recipe, overrides)  # its faults are told before a server loads
+    if arguments.out and arguments.out.exists() and not arguments.out.is_dir():
+        raise RowError(f"{arguments.out} is a file; --out names a folder here")
     with ExitStack() as stack:
         for engine in ("vllm", "transformers"):
             if model := getattr(arguments, engine):
@@ -141,28 +94,29 @@ def run_import(arguments: argparse.Namespace) -> None:
     dropped: Counter = Counter()
 
     def kept():
-        for row, reason in published.import_rows(arguments.name):
+        for row, reason in published.import_rows(arguments.name, revision=arguments.revision):
             if row is None:
                 dropped[reason] += 1
             else:
                 yield row
 
-    refuse_existing(arguments.out)
+    check_out(arguments.out)
     count = rows.write_jsonl(arguments.out, kept())
     tally = {
         "stage": f"import {arguments.name}", "rows_in": count + dropped.total(),
         "rows_out": count, "dropped": dropped,
     }  # fmt: skip
-    print(tally_line(tally))
+    print(manifest.tally_line(tally))
     if arguments.tokenizer:
         arguments.file, arguments.out = str(arguments.out), arguments.out.with_suffix("")
         run_report(arguments)
 
 
 def run_report(arguments: argparse.Namespace) -> None:
+    check_shares(arguments)
     found = report.measure(
         arguments.file,
-        revision=arguments.revision,
+        revision=arguments.revision or "main",
         tokenizer_path=arguments.tokenizer,
         max_length=arguments.max_length,
         benchmarks=arguments.benchmarks,
@@ -177,28 +131,48 @@ def run_report(arguments: argparse.Namespace) -> None:
 
 
 def run_clean(arguments: argparse.Namespace) -> None:
-    refuse_existing(arguments.out)
+    check_out(arguments.out)
     section = Decontaminate(
         benchmarks=tuple(arguments.benchmarks), ngram=arguments.ngram,
         overlap=arguments.overlap, near_duplicate=arguments.near_duplicate,
     )  # fmt: skip
     print(
-        tally_line(curate.clean_file(arguments.file, arguments.out, section, **spread(arguments)))
+        manifest.tally_line(
+            curate.clean_file(arguments.file, arguments.out, section, **spread(arguments))
+        )
     )
 
 
 def run_subset(arguments: argparse.Namespace) -> None:
-    refuse_existing(arguments.out)
+    check_out(arguments.out)
     tally = curate.subset_file(
         arguments.file, arguments.out, arguments.count, arguments.seed,
         kind=arguments.kind, verdict=arguments.verdict, **spread(arguments),
     )  # fmt: skip
-    print(tally_line(tally))
+    print(manifest.tally_line(tally))
 
 
-def refuse_existing(path: Path) -> None:
+def check_out(path: Path) -> None:
+    """An output file is never overwritten, and is named as what it is."""
     if path.exists():
         raise RowError(f"{path} exists; remove it, or write with --out to another place")
+    if not path.name.endswith((".jsonl", ".jsonl.gz")):
+        raise RowError(f"--out {path}: rows are written as .jsonl or .jsonl.gz")
+
+
+def check_shares(arguments: argparse.Namespace) -> None:
+    """The thresholds of the command line under the rules of a recipe's."""
+    for key, message in broken_shares(arguments):
+        flag = "--" + key.replace("_", "-")
+        raise RecipeError(f"{flag} {getattr(arguments, key)}: {message}")
+
+
+def positive(text: str) -> int:
+    """A whole number above zero, for the command line."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not above zero")
+    return number
 
 
 def spread(arguments: argparse.Namespace) -> dict:
@@ -216,14 +190,16 @@ def main() -> None:
     def command(name: str, run, help: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=help, description=run.__doc__ or help)
         added.set_defaults(run=run)
-        added.add_argument("--workers", type=int, default=1, help="processes (default 1)")
+        added.add_argument("--workers", type=positive, default=1, help="processes (default 1)")
         added.add_argument("--ray", metavar="ADDRESS", help="a Ray cluster instead of processes")
         return added
 
     def about(added: argparse.ArgumentParser, tokenizer_required: bool) -> None:
         added.add_argument("--tokenizer", required=tokenizer_required, help="the student's")
-        added.add_argument("--max-length", type=int, default=16384, help="tokens (default 16384)")
-        added.add_argument("--revision", default="main", help="of a hub data set")
+        added.add_argument(
+            "--max-length", type=positive, default=16384, help="tokens (default 16384)"
+        )
+        added.add_argument("--revision", help="commit or branch of a hub data set")
         overlap_flags(added)
 
     def overlap_flags(added: argparse.ArgumentParser) -> None:
@@ -258,12 +234,15 @@ def main() -> None:
     part = command("subset", run_subset, "a seeded part of a training file")
     part.add_argument("file")
     part.add_argument("--out", type=Path, required=True)
-    part.add_argument("--count", type=int, help="rows (default: all that fit)")
+    part.add_argument("--count", type=positive, help="rows (default: all that fit)")
     part.add_argument("--seed", type=int, default=0)
     part.add_argument("--kind", choices=("math", "code", "choice", "exact"))
     part.add_argument("--verdict", choices=("right", "wrong"), help="judge against the rows' gold")
 
-    arguments = parser.parse_args()
+    arguments, rest = parser.parse_known_args()
+    if rest and (arguments.run is not run_make or any("=" not in word for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    arguments.overrides = [*getattr(arguments, "overrides", ()), *rest]  # key=value behind a flag
     arguments.run(arguments)
 
 

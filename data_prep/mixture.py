@@ -124,6 +124,17 @@ def load_mixture(path: str | Path, overrides: typing.Sequence[str] = ()) -> Mixt
     return mixture
 
 
+def broken_shares(clean: typing.Any) -> list[tuple[str, str]]:
+    """(key, what is wrong) of thresholds that have the right type and no sense; `clean` is the
+    section, or a command line with its keys."""
+    rules = [
+        (clean.ngram < 2, "ngram", "at least 2 words; shorter ones meet by chance"),
+        (not 0 < clean.overlap <= 1, "overlap", "a share above 0, at most 1"),
+        (not 0 < clean.near_duplicate <= 1, "near_duplicate", "a share above 0, at most 1"),
+    ]
+    return [(key, message) for broken, key, message in rules if broken]
+
+
 def _check_rules(mixture: Mixture, where: typing.Callable[[str], str]) -> None:
     labelled = next((name for name, source in mixture.sources.items() if source.label), None)
     teacher, clean = mixture.teacher, mixture.decontaminate
@@ -133,12 +144,9 @@ def _check_rules(mixture: Mixture, where: typing.Callable[[str], str]) -> None:
         (teacher.n < 1, "teacher.n", "at least one answer per question is needed"),
         (teacher.temperature == 0 and teacher.n > 1, "teacher.n",
          "greedy decoding (temperature 0) gives n equal answers; set n: 1 or a temperature"),
-        (clean.ngram < 2, "decontaminate.ngram", "at least 2 words; shorter ones meet by chance"),
-        (not 0 < clean.overlap <= 1, "decontaminate.overlap", "a share above 0, at most 1"),
-        (not 0 < clean.near_duplicate <= 1, "decontaminate.near_duplicate",
-         "a share above 0, at most 1; 1 drops equal questions alone"),
         (mixture.mix.per_question < 1, "mix.per_question", "must be at least 1"),
     ]  # fmt: skip
+    rules += [(True, f"decontaminate.{key}", message) for key, message in broken_shares(clean)]
     for name, source in mixture.sources.items():
         rules += [(True, f"{name}.{key}", message) for key, message in broken_rules(source)]
     for name in ("difficulty", "teacher", "rewrite"):
@@ -146,6 +154,7 @@ def _check_rules(mixture: Mixture, where: typing.Callable[[str], str]) -> None:
         if asked is not None:
             rules += [
                 (asked.max_tokens < 1, f"{name}.max_tokens", "must be at least 1"),
+                (asked.max_retries < 0, f"{name}.max_retries", "must be at least zero"),
                 (asked.concurrency < 1, f"{name}.concurrency", "must be at least 1"),
                 (asked.timeout <= 0, f"{name}.timeout", "seconds, above zero"),
                 (asked.temperature < 0, f"{name}.temperature", "must be at least zero"),
@@ -167,5 +176,6 @@ def sampling(asked: Asked) -> dict[str, typing.Any]:
 
 
 def result_settings(section: typing.Any) -> dict[str, typing.Any]:
-    """A section's values without those that move cost and speed only."""
-    return {key: value for key, value in asdict(section).items() if key not in COSTS}
+    """A section's values without those that move cost and speed only, and without `n`: an answer
+    carries its number, so that more of them can be asked for later."""
+    return {key: value for key, value in asdict(section).items() if key not in (*COSTS, "n")}

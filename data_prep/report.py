@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from data_prep import card
-from data_prep.card import data_card as data_card
 from data_prep.facts import ANSWERS, PARTS, REFLECTION, Facts, read_facts
 from longcot import benchmarks as known
 from longcot import contamination, rows

@@ -44,11 +44,10 @@ def answer_all(
     all requests, longest prompt first, before looking at what is done, and a batch of which a kill
     left some answers is asked whole, so that a resumed run makes the same draws as an unbroken one.
     """
-    before = ledger.recover(path, settings, "take another --run-name")
-    done = {(str(row["id"]), int(row["sample"])): row for row in before}
     ordered = sorted(requests, key=lambda request: (-len(request.prompt), request.key))
     batches = [ordered[i : i + batch_size] for i in range(0, len(ordered), batch_size)]
-    with ledger.appending(path) as append:
+    with ledger.opened(path, settings, "take another --run-name") as answers:
+        done = {(str(row["id"]), int(row["sample"])): row for row in answers}
         for batch in progress(batches):
             if all(request.key in done for request in batch):
                 continue
@@ -57,14 +56,13 @@ def answer_all(
             for request, (text, reason, tokens) in zip(batch, replies, strict=True):
                 if request.key in done:
                     continue
-                answer = {
+                done[request.key] = {
                     **request.row,
                     "response": request.opens + text,
                     "finish_reason": reason,
                     "tokens": tokens,
                 }
-                done[request.key] = answer
-                append(answer)
+                answers.append(done[request.key])
     return [done[request.key] for request in requests]
 
 

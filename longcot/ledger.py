@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import json
 import os
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,31 +19,85 @@ from longcot import rows
 from longcot.errors import RowError
 
 
-def recover(
-    path: Path, settings: dict[str, Any], elsewhere: str = "write to another folder"
-) -> Iterator[dict]:
-    """Yield the rows already in `path`; a last line that a kill cut short is removed first.
+class Ledger:
+    """An opened stage file: iterate over the rows it has, `append` one, `forget` some."""
 
-    Without the file, its settings are written. Raises RowError when the rows were made with other
-    settings, naming those that differ; `elsewhere` says how to write to another place.
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.stream = path.open("a", encoding="utf-8")
+
+    def __iter__(self) -> Iterator[dict]:
+        return (row for _, row in rows.read_jsonl(self.path))
+
+    def append(self, row: dict) -> None:
+        """Write one row and flush it."""
+        self.stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+        self.stream.flush()
+
+    def forget(self, unwanted: Callable[[dict], bool]) -> None:
+        """Remove rows; the file is replaced whole."""
+        self.stream.close()
+        rows.write_jsonl(self.path, (row for row in self if not unwanted(row)))
+        self.stream = self.path.open("a", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def opened(
+    path: Path, settings: dict[str, Any], elsewhere: str = "write to another folder"
+) -> Iterator[Ledger]:
+    """Open a stage file for this process alone; a last line that a kill cut short is removed.
+
+    Raises RowError when another process has it open, or when its rows were made with other settings,
+    naming those that differ; `elsewhere` says how to write to another place.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A file of its own, which is never replaced: a lock holds a file, not a name.
+    with path.with_suffix(".lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RowError(
+                f"{path}: another process is writing it; wait for that one, or stop it"
+            ) from None
+        _check_settings(path, rows.as_json(settings), elsewhere)
+        if path.exists():
+            _cut_half_line(path)
+        ledger = Ledger(path)
+        try:
+            yield ledger
+        finally:
+            ledger.stream.close()
+
+
+def begun(path: Path) -> str:
+    """The identity of a stage file: another one each time it is begun anew."""
+    return rows.read_json(path.with_suffix(".settings.json"))["begun"]
+
+
+def _check_settings(path: Path, settings: dict[str, Any], elsewhere: str) -> None:
     beside = path.with_suffix(".settings.json")
-    if not path.exists():
-        rows.write_json(beside, settings)
+    if not path.exists() or not path.stat().st_size:
+        rows.write_json(beside, settings | {"begun": uuid.uuid4().hex})
         return
     before = rows.read_json(beside) if beside.exists() else {}
-    settings = rows.as_json(settings)
-    differing = sorted(k for k in {*before, *settings} if before.get(k) != settings.get(k))
+    before.pop("begun", None)
+    old, new = _flat(before), _flat(settings)
+    differing = sorted(k for k in {*old, *new} if old.get(k) != new.get(k))
     if differing:
-        changes = "; ".join(
-            f"{k} was {before.get(k)!r:.80}, is {settings.get(k)!r:.80}" for k in differing
-        )
+        changes = "; ".join(f"{k} was {old.get(k)!r:.80}, is {new.get(k)!r:.80}" for k in differing)
         raise RowError(
             f"{path}: these rows were made with other settings ({changes}); "
             f"{elsewhere}, or remove the file to begin anew"
         )
-    _cut_half_line(path)
-    yield from (row for _, row in rows.read_jsonl(path))
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings by `section.key`."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        inner = value if isinstance(value, dict) else None
+        found |= {f"{name}.{k}": v for k, v in inner.items()} if inner else {name: value}
+    return found
 
 
 def _cut_half_line(path: Path) -> None:
@@ -59,26 +114,6 @@ def _cut_half_line(path: Path) -> None:
         stream.truncate(end)
 
 
-@contextlib.contextmanager
-def appending(path: Path) -> Iterator[Callable[[dict], None]]:
-    """Give a function that appends one row and flushes it. One process at a time: a second raises
-    RowError, for two would do the same work twice."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RowError(
-                f"{path}: another process is writing it; wait for that one, or stop it"
-            ) from None
-
-        def append(row: dict) -> None:
-            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
-            stream.flush()
-
-        yield append
-
-
 class Kept:
     """The rows of a stage file whose `drop` is as given, by `key`; memory holds only where they lie."""
 
@@ -87,7 +122,7 @@ class Kept:
         place = 0
         with path.open("rb") as stream:
             for line in stream:
-                row = json.loads(line)
+                row = json.loads(line) if line.strip() else {"drop": "no row"}
                 if row["drop"] == drop:
                     self.places[row["key"]] = place
                 place += len(line)

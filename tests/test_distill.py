@@ -320,12 +320,11 @@ def test_a_real_server_teaches(tmp_path):
          "--transformers", model, "--out", str(tmp_path / "out")],
         cwd=ROOT, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    # It solves 1%, so that nothing is left, and that is told.
+    assert done.returncode == 1 and "keeps no row, for the reasons above" in done.stderr
     sampled = stage(tmp_path / "out", "sample")
     assert len(sampled) == 4 and all(row["tokens"] > 0 for row in sampled.values())
     assert all(row["finish_reason"] in ("stop", "length") for row in sampled.values())
-    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
-    assert manifest["teacher"]["model"] == model and manifest["rows"] <= 1  # it solves 1%
 
 
 def write_training(path, replies, golds=None):

@@ -11,11 +11,16 @@ from longcot import ledger
 from longcot.errors import RowError
 
 
+def recover(path, settings):
+    with ledger.opened(path, settings) as stage:
+        return list(stage)
+
+
 def fill(path, rows, settings):
-    before = list(ledger.recover(path, settings))
-    with ledger.appending(path) as append:
+    with ledger.opened(path, settings) as stage:
+        before = list(stage)
         for row in rows:
-            append(row)
+            stage.append(row)
     return before
 
 
@@ -30,7 +35,7 @@ def test_rows_come_back_and_more_can_follow(tmp_path):
     path = tmp_path / "stage.jsonl"
     assert fill(path, ROWS[:2], {"seed": 1}) == []
     assert fill(path, ROWS[2:], {"seed": 1}) == ROWS[:2]
-    assert list(ledger.recover(path, {"seed": 1})) == ROWS
+    assert recover(path, {"seed": 1}) == ROWS
 
 
 @pytest.mark.parametrize("lost", [1, 5, 20])
@@ -39,7 +44,7 @@ def test_the_line_a_kill_cut_short_is_removed(tmp_path, lost):
     fill(path, ROWS, {})
     raw = path.read_bytes()
     path.write_bytes(raw[:-lost])
-    assert list(ledger.recover(path, {})) == ROWS[:2]
+    assert recover(path, {}) == ROWS[:2]
     assert path.read_bytes() == raw[: raw.index(b'{"key": "\xc3')]
 
 
@@ -48,20 +53,20 @@ def test_a_half_line_longer_than_one_look_is_removed_too(tmp_path):
     fill(path, ROWS[:1], {})
     with path.open("a") as stream:
         stream.write("x" * 200_000)
-    assert list(ledger.recover(path, {})) == ROWS[:1]
+    assert recover(path, {}) == ROWS[:1]
     path.write_text("y" * 70_000)  # not one whole line
-    assert list(ledger.recover(path, {})) == [] and path.read_bytes() == b""
+    assert recover(path, {}) == [] and path.read_bytes() == b""
 
 
 def test_other_settings_are_refused_and_nothing_is_lost(tmp_path):
     path = tmp_path / "stage.jsonl"
     fill(path, ROWS, {"seed": 1, "files": ("a",)})
     raw = path.read_bytes()
-    assert len(list(ledger.recover(path, {"seed": 1, "files": ["a"]}))) == 3  # as JSON reads it
+    assert len(recover(path, {"seed": 1, "files": ["a"]})) == 3  # as JSON reads it
     with pytest.raises(RowError, match=r"stage.jsonl.*seed was 1, is 2.*remove the file"):
-        list(ledger.recover(path, {"seed": 2, "files": ["a"]}))
+        recover(path, {"seed": 2, "files": ["a"]})
     with pytest.raises(RowError, match="fresh was None, is 0"):
-        list(ledger.recover(path, {"seed": 1, "files": ["a"], "fresh": 0}))
+        recover(path, {"seed": 1, "files": ["a"], "fresh": 0})
     assert path.read_bytes() == raw
 
 
@@ -69,10 +74,10 @@ def test_two_processes_do_not_write_one_file(tmp_path):
     path = tmp_path / "stage.jsonl"
     code = (
         "import sys\nfrom pathlib import Path\nfrom longcot import ledger\n"
-        "with ledger.appending(Path(sys.argv[1])) as append:\n    append({'key': 'other'})\n"
+        "with ledger.opened(Path(sys.argv[1]), {}) as stage:\n    stage.append({'key': 'other'})\n"
     )
-    with ledger.appending(path) as append:
-        append(ROWS[0])
+    with ledger.opened(path, {}) as stage:
+        stage.append(ROWS[0])
         done = subprocess.run(
             [sys.executable, "-c", code, str(path)], capture_output=True, text=True, cwd=ROOT
         )
@@ -98,3 +103,25 @@ def test_a_tally_counts_every_row_once(tmp_path):
         "rows_out": 2,
         "dropped": {"cut": 1, "wrong": 2},
     }
+
+
+def test_what_is_forgotten_can_be_written_anew(tmp_path):
+    path = tmp_path / "stage.jsonl"
+    fill(path, ROWS, {})
+    identity = ledger.begun(path)
+    with ledger.opened(path, {}) as stage:
+        stage.forget(lambda row: row["key"] == "b")
+        stage.append({"key": "b", "drop": None})
+    assert [row["key"] for row in recover(path, {})] == ["a", "\u00fc\n", "b"]
+    assert ledger.begun(path) == identity
+    path.unlink()
+    fill(path, ROWS, {})
+    assert ledger.begun(path) != identity  # later stages can tell
+
+
+def test_an_empty_file_binds_nobody_and_inner_settings_are_named(tmp_path):
+    path = tmp_path / "stage.jsonl"
+    assert recover(path, {"teacher": {"model": "a", "n": 1}}) == []
+    fill(path, ROWS, {"teacher": {"model": "b", "n": 1}})
+    with pytest.raises(RowError, match=r"\(teacher.n was 1, is 2\)"):
+        recover(path, {"teacher": {"model": "b", "n": 2}})
