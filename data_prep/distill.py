@@ -42,8 +42,8 @@ def make(mixture: Mixture, folder: Path, spread: dict, again: bool) -> None:
         print(manifest.tally_line(tally))
         if not tally["rows_out"]:
             raise RowError(
-                f"{folder}: stage {tally['stage']} keeps no row, for the reasons above; mend the recipe or the "
-                "teacher, then remove the stage's file, or ask failed calls again with --retry-failed"
+                f"{folder}: stage {tally['stage']} keeps no row, for the reasons above; mend the recipe "
+                "or the teacher, then remove the stage's file, or use --retry-failed for failed calls"
             )
 
     stages.collect_questions(mixture, paths["questions"])
@@ -131,6 +131,7 @@ def run_report(arguments: argparse.Namespace) -> None:
 
 
 def run_clean(arguments: argparse.Namespace) -> None:
+    check_shares(arguments)
     check_out(arguments.out)
     section = Decontaminate(
         benchmarks=tuple(arguments.benchmarks), ngram=arguments.ngram,

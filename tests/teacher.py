@@ -1,10 +1,13 @@
 """A teacher on loopback for the tests: knows every sum, and keeps a log of what it was asked."""
 
 import json
+import re
 import threading
 import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from longcot import chat
 
 
 def question_row(number: int) -> dict:
@@ -35,6 +38,7 @@ class Teacher:
         self.faults, self.delay = faults, delay
         self.asked: Counter = Counter()  # by problem
         self.answered: Counter = Counter()
+        self.bodies: list[dict] = []
         self.lock = threading.Lock()
         teacher = self
 
@@ -64,9 +68,10 @@ class Teacher:
         problem = body["messages"][-1]["content"]
         with self.lock:
             self.asked[problem] += 1
+            self.bodies.append(body)
             fault = self.faults(problem, self.asked[problem])
         time.sleep(2.0 if fault == "slow" else self.delay)
-        text = "rubbish" if fault == "rubbish" else self.completion(problem, fault)
+        text = "rubbish" if fault == "rubbish" else self.completion(problem, fault, body["model"])
         data = text.encode()
         try:
             handler.send_response(500 if fault == "500" else 200)
@@ -79,9 +84,24 @@ class Teacher:
         with self.lock:
             self.answered[problem] += 1
 
-    def completion(self, problem: str, fault: str | None) -> str:
-        reply = "The sum." if fault == "plain" else reply_to(problem)
-        message = {"role": "assistant", "content": reply}
+    def completion(self, problem: str, fault: str | None, model: str) -> str:
+        message = {"role": "assistant", "content": "The sum." if fault == "plain" else None}
+        if model == "judge":  # difficulty: the number of the basket, modulo 10, and 0 is no grade
+            message["content"] = (
+                f"Easy enough. [[{int(re.findall('Basket ([0-9]+)', problem)[-1]) % 10}]]"
+            )
+        elif model == "rewriter":
+            thought, _, solution = problem.rpartition("\n\n")
+            message["content"] = chat.lay_out(thought, solution, "thought_solution")
+        elif model == "thinker":  # the thought in a field of its own
+            parts = chat.split(reply_to(problem[problem.index("Basket") :]))
+            message = {
+                "content": parts.solution.strip(),
+                "reasoning_content": parts.thought.strip(),
+            }
+            message |= {"role": "assistant"}
+        elif message["content"] is None:
+            message["content"] = reply_to(problem)
         reason = "length" if fault == "length" else "stop"
         return json.dumps(
             {

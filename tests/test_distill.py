@@ -7,15 +7,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from conftest import ROOT, SHARED
 from teacher import Teacher, question_row, reply_to
 
-from data_prep import curate, distill
+from data_prep import curate, distill, stages
 from data_prep.mixture import load_mixture
-from longcot import rows
+from longcot import chat, rows
 from longcot.errors import ClientError, RecipeError, RowError
 
 RECIPE = """
@@ -442,3 +443,140 @@ def test_rejection_keeps_no_wrong_and_drops_no_right_row_of_the_graded_files():
         assert kept == [row["id"] for row in given if row["upstream_correct"]], path.name
         judged += len(given)
     assert judged == 240
+
+
+JUDGED = """
+difficulty:
+  model: judge
+  temperature: 0.0
+  top_p: 1.0
+  max_tokens: 50
+  seed: 0
+  urls: [{url}]
+rewrite:
+  model: rewriter
+  temperature: 0.0
+  top_p: 1.0
+  max_tokens: 500
+  seed: 0
+  urls: [{url}]
+"""
+
+
+def test_labels_rewriting_and_a_thought_in_a_field_of_its_own(ask, tmp_path):
+    """Every stage at work: judge, thinking teacher with a system prompt, rewriter, unjudged rows."""
+    with Teacher() as teacher:
+        path = ask(teacher.url, 20)
+        questions = [row for _, row in rows.read_jsonl(tmp_path / "questions.jsonl")]
+        del questions[13]["answer"]  # basket 14
+        rows.write_jsonl(tmp_path / "questions.jsonl", questions)
+        path.write_text(path.read_text() + JUDGED.format(url=teacher.url))
+        flags = ["apples.label=true", "apples.difficulty_min=4", "apples.difficulty_max=8",
+                 "teacher.model=thinker", "teacher.system=Be brief.", "teacher.instruction=true",
+                 "teacher.n=2", "teacher.temperature=0.5"]  # fmt: skip
+        found = made(path, tmp_path / "out", flags)
+        labels = stage(tmp_path / "out", "label")
+        assert Counter(row["drop"] for row in labels.values()) == {
+            None: 10, "difficulty below 4": 5, "difficulty above 8": 2, "no difficulty": 2
+        }  # fmt: skip
+        asked = [body for body in teacher.bodies if body["model"] == "thinker"]
+        assert len(asked) == 20 and {body["seed"] for body in asked} == {0, 1}
+        assert all(
+            body["messages"][0] == {"role": "system", "content": "Be brief."} for body in asked
+        )
+        assert all("boxed" in body["messages"][1]["content"] for body in asked)
+        # the rewriter was given the thought too, and what it laid out is what is learned
+        assert all("Wait, check" in body["messages"][-1]["content"]
+                   for body in teacher.bodies if body["model"] == "rewriter")  # fmt: skip
+        fallen = Counter(row["drop"] for row in stage(tmp_path / "out", "reject").values())
+        assert fallen == {None: 16, "unjudged": 2, "wrong": 2}  # baskets 14 and 7, twice each
+        assert len(found) == 8  # one per question
+        assert all("Wait, check" in row["conversations"][1]["value"] for row in found)
+        assert "boxed{}" in found[0]["conversations"][0]["value"]
+        kept = made(path, tmp_path / "kept", [*flags, "reject.unjudged=keep"])
+        assert len(kept) == 9
+        with pytest.raises(RowError, match=r"1_questions.jsonl.*apples.label was True, is False"):
+            made(path, tmp_path / "out", [])
+
+
+def test_without_a_rewriter_the_thoughts_field_is_laid_out(ask, tmp_path):
+    with Teacher() as teacher:
+        found = made(ask(teacher.url, 5), tmp_path / "out", ["teacher.model=thinker"])
+    assert [chat.split(row["conversations"][1]["value"]).status for row in found] == [
+        "answered"
+    ] * 4
+    assert all("Wait, check" in chat.split(r["conversations"][1]["value"]).thought for r in found)
+    row = {"response": reply_to(question_row(1)["problem"]), "reasoning": "Another thought."}
+    assert stages.as_written("k", row)["drop"] == "a thought in tags and in a field of its own"
+
+
+def test_one_file_may_be_several_sources(ask, tmp_path):
+    with Teacher() as teacher:
+        path = ask(teacher.url, 6)
+        questions = [row for _, row in rows.read_jsonl(tmp_path / "questions.jsonl")]
+        colours = ("red", "green", "blue")
+        rows.write_jsonl(
+            tmp_path / "questions.jsonl",
+            ({"id": i % 3, "colour": colours[i // 3], **q} for i, q in enumerate(questions)),
+        )
+        text = path.read_text()
+        block = text[: text.index("decontaminate:")]
+        pears = block.replace("apples:", "pears:").replace("where: null", "where: [colour=green]")
+        path.write_text(text.replace("where: null", "where: [colour=red]") + pears)
+        found = made(path, tmp_path / "out")
+        assert [row["id"] for row in found] == [
+            "apples/1#0",
+            "apples/2#0",
+            "pears/0#0",
+            "pears/1#0",
+            "pears/2#0",
+        ]
+
+
+def test_a_stage_begun_anew_does_not_meet_what_came_of_the_old_one(ask, tmp_path):
+    with Teacher() as teacher:
+        recipe = ask(teacher.url, 5)
+        made(recipe, tmp_path / "out")
+        (tmp_path / "out/4_sample.jsonl").unlink()
+        with pytest.raises(RowError, match=r"5_rewrite.jsonl.*the stage before"):
+            made(recipe, tmp_path / "out")
+
+
+def test_failed_calls_are_asked_again_after_a_kill_in_the_middle_of_a_line(ask, tmp_path):
+    with Teacher(lambda problem, times: "500" if "Basket 3 " in problem else None) as teacher:
+        recipe = ask(teacher.url, 6)
+        found = made(recipe, tmp_path / "out", ["teacher.max_retries=0"])
+        path = tmp_path / "out/4_sample.jsonl"
+        path.write_bytes(path.read_bytes()[:-9])
+        teacher.faults = lambda problem, times: None
+        again = made(recipe, tmp_path / "out", ["teacher.max_retries=0"], again=True)
+    assert len(again) == len(found) + 1 == 5
+
+
+def test_a_teacher_that_never_finishes_or_always_fails_stops_the_run(ask, tmp_path):
+    with Teacher(lambda problem, times: "length") as teacher:
+        with pytest.raises(RowError, match=r"stage 4_sample keeps no row"):
+            made(ask(teacher.url, 4), tmp_path / "cut")
+        assert not (tmp_path / "cut/train.jsonl").exists()
+        teacher.faults = lambda problem, times: "500"
+        with pytest.raises(ClientError, match=r"the first 20 calls all failed.*--retry-failed"):
+            made(ask(teacher.url, 40), tmp_path / "failed", ["teacher.max_retries=0"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["clean", "--overlap", "50"], "--overlap 50.0: a share above 0"),
+        (["clean", "--ngram", "0"], "--ngram 0: at least 2 words"),
+        (["clean", "--workers", "0"], "0 is not above zero"),
+        (["subset", "--count", "-1"], "-1 is not above zero"),
+        (["clean", "--out", "x.parquet"], "rows are written as .jsonl"),
+    ],
+)
+def test_senseless_flags_are_told(tmp_path, flags, message):
+    write_training(tmp_path / "all.jsonl", ["a", "b"])
+    name, *rest = flags
+    out = [] if "--out" in rest else ["--out", tmp_path / "o.jsonl"]
+    done = command(name, tmp_path / "all.jsonl", *out, *rest)
+    assert done.returncode != 0 and message in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "o.jsonl").exists()
