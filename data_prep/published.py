@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep.sources import read_source
+from data_prep.hub import read_source
 from longcot import chat, rows
 from longcot.answers import infer_kind
 from longcot.errors import RowError

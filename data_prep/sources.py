@@ -7,6 +7,7 @@ asked are yielded as drops with a reason. No set could be opened here; columns w
 |---|---|---|
 | numina | AI-MO/NuminaMath-CoT | dataset_info of its copies |
 | apps, taco | codeparrot/apps, BAAI/TACO | their dataset cards |
+| livecodebench | a local file of its rows | its own runner |
 | still2 | RUC-AIBOX/long_form_thought_data_5k | the format page of its repository |
 | questions | any file with problem or question, and more of COLUMNS |  |
 
@@ -20,9 +21,9 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
-from urllib.parse import quote
 
-from longcot import chat, rows
+from data_prep.hub import read_source
+from longcot import chat, code
 from longcot.answers import infer_kind
 from longcot.errors import RecipeError, RowError
 from longcot.grade import GRADERS, extract_math
@@ -39,7 +40,7 @@ class Source:
     revision: str  # hub branch or commit; ignored for a local file
     split: str  # ignored for a local file and for a glob
     config: str | None  # hub configuration, or a glob of .parquet or .jsonl files in the repository
-    layout: Literal["numina", "apps", "taco", "still2", "questions"]
+    layout: Literal["numina", "apps", "taco", "livecodebench", "still2", "questions"]
     where: tuple[str, ...] | None  # column=value or column=value|value; all must hold
     first: int | None  # only the first N rows where `where` holds, before any other filter
     label: bool  # the judge model labels the difficulty of each question, 1 to 10
@@ -76,47 +77,6 @@ def difficulty_fault(difficulty: int | None, source: Source) -> str | None:
 
 
 # ---- reading rows
-
-
-def read_source(
-    path: str, revision: str, split: str, config: str | None = None
-) -> Iterator[tuple[str, dict]]:
-    """Yield (file:line, row) of a local file, or of a hub set, which is downloaded once and then
-    memory-mapped: a second run needs no network."""
-    if rows.is_local(path):
-        yield from rows.read_rows(path)
-        return
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetsError
-    from huggingface_hub.errors import HTTPError
-
-    glob = config if config and config.endswith((".parquet", ".jsonl", ".jsonl.gz")) else None
-    try:
-        if glob:
-            files = f"hf://datasets/{path}@{quote(revision, safe='')}/{glob}"
-            builder = "parquet" if glob.endswith(".parquet") else "json"
-            found = load_dataset(builder, data_files=files, split="train")
-        else:
-            found = load_dataset(path, config, split=split, revision=revision)
-    except RuntimeError as error:
-        if "scripts are no longer supported" not in str(error):
-            raise
-        raise RowError(
-            f"{path}: a loading script, which datasets no longer runs; set config to a glob of its "
-            "files (all/test/*.parquet with revision: refs/convert/parquet), or give a local copy"
-        ) from None
-    except (OSError, ValueError, HTTPError, DatasetsError) as error:
-        told = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise RowError(
-            f"{path}: cannot be read from the hub (revision {revision}, split {split}, "
-            f"config {config}): {told[:300]}; check these names, or give a local copy"
-        ) from None
-    # Where the hub cannot be had, datasets takes whatever revision it finds in its cache.
-    cached = " ".join(file["filename"] for file in found.cache_files)
-    if not glob and len(revision) == 40 and revision not in cached:
-        raise RowError(f"{path}: revision {revision} cannot be had, only another one: {cached}")
-    for number, row in enumerate(found, 1):
-        yield f"{path}:{number}", dict(row)
 
 
 def _require(row: dict, columns: tuple[str, ...], where: str, layout: str) -> None:
@@ -229,6 +189,16 @@ def _read_code(row: dict, where: str) -> dict | str:
     return {"problem": row["question"], "kind": "code", "tests": tests, "starter_code": starter}
 
 
+def _read_livecodebench(row: dict, where: str) -> dict | str:
+    tests = code.read_tests(row, where)
+    if not tests:
+        return "no tests"
+    starter = row.get("starter_code") or None
+    return {
+        "problem": row["question_content"], "kind": "code", "tests": tests, "starter_code": starter,
+    }  # fmt: skip
+
+
 def read_tests(value: Any) -> list[dict] | str:
     """APPS and TACO's `input_output` (JSON text) as tests, or why it has none to be used.
 
@@ -294,6 +264,7 @@ LAYOUTS: dict[str, tuple[tuple[str, ...], Callable[[dict, str], dict | str]]] = 
     "numina": (("problem", "solution"), _read_numina),
     "apps": (("question", "input_output", "starter_code"), _read_code),
     "taco": (("question", "input_output", "starter_code"), _read_code),
+    "livecodebench": (("question_content", "public_test_cases"), _read_livecodebench),
     "still2": (("question", "combined_text"), _read_still2),
     "questions": (("problem|question",), _read_own),
 }

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -104,7 +105,7 @@ print(sandbox.run("print(3)").stdout)
 @pytest.mark.usefixtures("isolated")
 def test_a_forked_caller_has_boxes_of_its_own():
     done = subprocess.run(
-        [sys.executable, "-u", "-c", FORKED], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-u", "-c", FORKED], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
     assert done.stdout.split() == ["b'1\\n'", "b'2\\n'", "b'3\\n'"], done.stderr
     assert done.returncode == 0 and done.stderr == ""
@@ -136,3 +137,19 @@ def test_descriptors_do_not_pile_up():
         for _ in range(3):
             sandbox.run(program, b"x" * 99999, SMALL)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+@pytest.mark.usefixtures("isolated")
+def test_runs_side_by_side_keep_their_files_apart():
+    """Descriptors are numbers that another thread may get the moment they are closed."""
+
+    def work(number: int) -> list[bytes]:
+        stdin = [b"%d-%d" % (number, run) for run in range(25)]
+        outcomes = sandbox.run_each("print(input())\nimport sys\nsys.stdin.read()", stdin, SMALL)
+        return [outcome.stdout.strip() for outcome in outcomes] if number % 2 else [
+            sandbox.run("print(input())", text, SMALL).stdout.strip() for text in stdin]  # fmt: skip
+
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(work, range(6)))
+    assert found == [[b"%d-%d" % (number, run) for run in range(25)] for number in range(6)]
+    sandbox.close()

@@ -16,8 +16,8 @@ from teacher import Teacher, question_row, reply_to
 
 from data_prep import curate, distill, stages
 from data_prep.mixture import load_mixture
-from longcot import chat, rows
-from longcot.errors import ClientError, RecipeError, RowError
+from longcot import chat, rows, sandbox
+from longcot.errors import ClientError, RecipeError, RowError, SandboxError
 
 RECIPE = """
 apples:
@@ -580,3 +580,26 @@ def test_senseless_flags_are_told(tmp_path, flags, message):
     done = command(name, tmp_path / "all.jsonl", *out, *rest)
     assert done.returncode != 0 and message in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "o.jsonl").exists()
+
+
+def test_code_replies_are_judged_by_running_them_in_the_sandbox():
+    try:
+        sandbox.probe()
+    except SandboxError as error:
+        pytest.skip(str(error))
+    tests = [{"input": "1 2\n", "output": "3\n"}, {"input": "5 5\n", "output": "10\n"}]
+
+    def reply(code: str) -> dict:
+        return {"kind": "code", "tests": tests, "reply": f"So:\n```python\n{code}\n```\n"}
+
+    found = curate.judge_rows(
+        [
+            reply("a, b = map(int, input().split())\nprint(a + b)"),
+            reply("print(3)"),
+            reply("raise SystemError"),
+            {"kind": "code", "tests": tests, "reply": "no program"},
+            {"kind": "code", "tests": None, "reply": "```\nprint(3)\n```"},
+        ]
+    )
+    assert [row["drop"] for row in found] == [None, "wrong", "wrong", "no_answer", "unjudged"]
+    assert "test 2 of 2" in found[1]["reason"]

@@ -213,6 +213,14 @@ def test_taco_is_filtered_by_its_own_difficulty(write_rows):
     ]
 
 
+def test_the_shared_sample_in_the_layout_of_livecodebench(shared):
+    path = shared / "data/lcb_like_sample.jsonl"
+    found = questions(path, layout="livecodebench")
+    assert len(found) == 90 and all(row["kind"] == "code" and row["tests"] for row in found)
+    called = [row for row in found if "fn_name" in row["tests"][0]]
+    assert 0 < len(called) < 90 and all(row["starter_code"] for row in called)
+
+
 def test_the_shared_sample_in_the_layout_of_apps(shared):
     path = shared / "data/apps_format_sample.jsonl"
     found = questions(path, layout="apps")
@@ -372,7 +380,7 @@ def serve_hub(revisions: dict[str, tuple[str, Path]]) -> ThreadingHTTPServer:
 
 READ = """
 import json, sys
-from data_prep.sources import read_source
+from data_prep.hub import read_source
 from longcot.errors import RowError
 for arguments in json.loads(sys.argv[1]):
     try:
