@@ -83,6 +83,7 @@ def lend(limits: dict, files: list[int], rules: int, system_calls: bytes) -> Sou
         _, streams, _, _ = socket.recv_fds(session, 16, 3)
         if not streams:
             os._exit(0)
+        start = time.monotonic()
         child = os.fork()
         if child == 0:
             for number, file in enumerate(streams):
@@ -93,7 +94,7 @@ def lend(limits: dict, files: list[int], rules: int, system_calls: bytes) -> Sou
             return code
         for file in streams:
             os.close(file)
-        report = _wait(child, limits)
+        report = _wait(child, limits, start)
         clean = not _has_children() and scratch.stat().st_ctime_ns == untouched
         report["more"] = clean and report["status"] == "exited"
         session.send(json.dumps(report).encode())
@@ -132,12 +133,11 @@ def _compile(source: bytes) -> Source:
         return source
 
 
-def _wait(child: int, limits: dict) -> dict:
+def _wait(child: int, limits: dict, start: float) -> dict:
     """How the program's process ended; after its time, nothing but that it did not."""
-    start = time.monotonic()
     while True:
-        seconds = time.monotonic() - start
         pid, status, used = os.wait4(child, os.WNOHANG)
+        seconds = time.monotonic() - start
         if pid:
             said = _name_end(status, used.ru_utime + used.ru_stime, limits["cpu"])
         elif seconds > limits["wall"]:

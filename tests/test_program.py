@@ -1,5 +1,7 @@
 """A program in the sandbox lives as under a real interpreter, whatever LiveCodeBench's runner mocks."""
 
+import sys
+
 import pytest
 from boxes import SMALL, level  # noqa: F401
 
@@ -61,8 +63,6 @@ def test_ways_to_read_and_write(program):
         ("count = 3\nprint(count, 'gcd' in globals())", "3 False\n"),
         # recursion, deep through C as well
         ("def f(n):\n    return n and 1 + f(n - 1)\nprint(f(45000))", "45000\n"),
-        ("from functools import lru_cache\n@lru_cache(None)\ndef f(n):\n    return n and 1 + f(n - 1)\n"
-         "print(f(20000))", "20000\n"),
         ("print(len(str(10 ** 20000)))", "20001\n"),
         # everything is as on the first run
         ("import os, sys\nprint(sys.argv, os.getcwd(), os.listdir(), sys.getrecursionlimit())",
@@ -74,6 +74,14 @@ def test_ways_to_read_and_write(program):
 )  # fmt: skip
 def test_what_a_program_finds(program, expected):
     check(program, "", expected)
+
+
+@pytest.mark.skipif(
+    sys.version_info >= (3, 12), reason="CPython bounds this recursion itself since 3.12"
+)
+def test_recursion_through_c_goes_as_deep():
+    program = "@lru_cache(None)\ndef f(n):\n    return n and 1 + f(n - 1)\nprint(f(20000))"
+    check(program, "", "20000\n")
 
 
 def test_hashes_and_random_numbers_are_the_same_in_every_run():
