@@ -13,7 +13,9 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
+from data_prep import curate, report
 from longcot import workers
 from longcot.contamination import Index
 from longcot.errors import LaunchError, RowError
@@ -289,3 +291,21 @@ def test_a_connection_of_the_process_is_used_and_left(cluster):
     inner = map_rows(square, range(20), ray=cluster.address, chunk=4)
     assert list(map_rows(square, inner, ray=cluster.address, chunk=3)) == [i**4 for i in range(20)]
     assert not ray.is_initialized()
+
+
+@pytest.mark.slow
+def test_verdicts_and_the_report_are_the_same_on_ray(cluster, tmp_path):
+    given = [
+        {"prompt": text, "completion": f"<think>\nWait: {i}.\n</think>\n\n\\boxed{{{i}}}",
+         "kind": "math", "gold": str(i + (i % 5 == 0)), "reply": f"\\boxed{{{i}}}"}
+        for i, text in enumerate(TEXTS)
+    ]  # fmt: skip
+    here = list(map_rows(curate.judge_rows, given))
+    assert sum(row["drop"] is None for row in here) == 240
+    assert list(map_rows(curate.judge_rows, given, ray=cluster.address, chunk=20)) == here
+    write_jsonl(tmp_path / "rows.jsonl", given)
+    ask = functools.partial(
+        report.measure, str(tmp_path / "rows.jsonl"), max_length=1024,
+        tokenizer_path=str(ROOT / "data_prep/rehearsal_base"),
+    )  # fmt: skip
+    assert ask(ray=cluster.address) == ask()
