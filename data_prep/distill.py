@@ -181,6 +181,20 @@ def spread(arguments: argparse.Namespace) -> dict:
     return {"workers": arguments.workers, "ray": arguments.ray}
 
 
+def add_overlap(added: argparse.ArgumentParser) -> None:
+    added.add_argument("--benchmarks", nargs="*", default=[], help="names, NAME=FILE or files")
+    added.add_argument("--ngram", type=int, default=8, help="words (default 8)")
+    added.add_argument("--overlap", type=float, default=0.5, help="share (default 0.5)")
+    added.add_argument("--near-duplicate", type=float, default=0.7, help="share (default 0.7)")
+
+
+def add_report(added: argparse.ArgumentParser, tokenizer_required: bool) -> None:
+    added.add_argument("--tokenizer", required=tokenizer_required, help="the student's")
+    added.add_argument("--max-length", type=positive, default=16384, help="tokens (default 16384)")
+    added.add_argument("--revision", help="commit or branch of a hub data set")
+    add_overlap(added)
+
+
 def main() -> None:
     """Read the command line and run one command."""
     parser = argparse.ArgumentParser(
@@ -195,20 +209,6 @@ def main() -> None:
         added.add_argument("--ray", metavar="ADDRESS", help="a Ray cluster instead of processes")
         return added
 
-    def about(added: argparse.ArgumentParser, tokenizer_required: bool) -> None:
-        added.add_argument("--tokenizer", required=tokenizer_required, help="the student's")
-        added.add_argument(
-            "--max-length", type=positive, default=16384, help="tokens (default 16384)"
-        )
-        added.add_argument("--revision", help="commit or branch of a hub data set")
-        overlap_flags(added)
-
-    def overlap_flags(added: argparse.ArgumentParser) -> None:
-        added.add_argument("--benchmarks", nargs="*", default=[], help="names, NAME=FILE or files")
-        added.add_argument("--ngram", type=int, default=8, help="words (default 8)")
-        added.add_argument("--overlap", type=float, default=0.5, help="share (default 0.5)")
-        added.add_argument("--near-duplicate", type=float, default=0.7, help="share (default 0.7)")
-
     made = command("make", run_make, "all stages of a data recipe")
     made.add_argument("recipe")
     made.add_argument("overrides", nargs="*", metavar="section.key=value")
@@ -220,17 +220,17 @@ def main() -> None:
     taken = command("import", run_import, "a published set, as training rows")
     taken.add_argument("name", help=f"a file, or one of {', '.join(published.PUBLISHED)}")
     taken.add_argument("--out", type=Path, required=True)
-    about(taken, tokenizer_required=False)
+    add_report(taken, tokenizer_required=False)
 
     told = command("report", run_report, "what is in a training file")
     told.add_argument("file")
     told.add_argument("--out", type=Path, required=True, help="folder for report.md, .json, .png")
-    about(told, tokenizer_required=True)
+    add_report(told, tokenizer_required=True)
 
     cleaned = command("clean", run_clean, "leave out benchmark questions and duplicates")
     cleaned.add_argument("file")
     cleaned.add_argument("--out", type=Path, required=True)
-    overlap_flags(cleaned)
+    add_overlap(cleaned)
 
     part = command("subset", run_subset, "a seeded part of a training file")
     part.add_argument("file")

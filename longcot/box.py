@@ -207,15 +207,13 @@ class Session:
         _send(self.end, b"run", theirs)
         for file in theirs:
             os.close(file)
+        self.over = self.failed = True  # if this is interrupted: the program may still be running
         try:
             told, out, err, flood = self._exchange(ours, stdin, output)
-        except BaseException:  # interrupted: the program may still be running
-            self.over = self.failed = True
-            _close(self.end.detach())
-            raise
+            self.over = self.failed = False
         finally:
-            for file in ours:  # those that the exchange has not closed
-                _close(file)
+            for file in (*ours, *([self.end.detach()] if self.over else [])):
+                _close(file)  # those that the exchange has not closed
         report: dict = {"status": "lost", "note": "", "seconds": 0.0}
         report |= json.loads(told or "{}")
         if not report.get("more"):

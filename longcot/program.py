@@ -10,6 +10,7 @@ import _signal  # pyright: ignore[reportMissingImports]
 import _thread
 import atexit
 import builtins
+import contextlib
 import io
 import json
 import math
@@ -23,6 +24,7 @@ import sys
 import time
 import types
 from pathlib import Path
+from typing import Any
 
 from longcot import isolation
 
@@ -127,10 +129,9 @@ def _confine(limits: dict, rules: int, system_calls: bytes) -> None:
 
 
 def _compile(source: bytes) -> Source:
-    try:
+    with contextlib.suppress(Exception):  # the program's own process will meet it again, and tell
         return compile(source, NAME, "exec", dont_inherit=True)
-    except BaseException:  # the program's own process will meet it again, and tell
-        return source
+    return source
 
 
 def _wait(child: int, limits: dict, start: float) -> dict:
@@ -168,25 +169,37 @@ def _has_children() -> bool:
 
 
 def run(source: Source) -> None:
-    """Run a program as the interpreter runs a script, and end this process. A SystemExit of any
-    kind is an ordinary end, as in LiveCodeBench's runner; an exception ends with exit code 1."""
+    """Run a program as the interpreter runs a script, and end this process."""
     random.seed(0)  # one verdict for one answer, like the fixed hash seed
     main = sys.modules["__main__"] = types.ModuleType("__main__")
     vars(main)["__builtins__"] = builtins
-    code = 0
-    try:
+    ending = _Ending()
+    with ending:
         if isinstance(source, bytes):
             source = compile(source, NAME, "exec", dont_inherit=True)
         exec(source, vars(main))
-    except SystemExit as end:
-        if isinstance(end.code, str):
-            print(end.code, file=sys.stderr)
-    except BaseException as error:
-        code = 1
-        above = error.__traceback__.tb_next if error.__traceback__ else None  # without this frame
-        sys.excepthook(type(error), error.with_traceback(above), above)
-    fault = _end(main)
-    os._exit(code or fault)
+    with ending:
+        _finish(main)
+    os._exit(ending.code)
+
+
+class _Ending:
+    """What the interpreter does with what a program leaves uncaught: it is told, and the exit code
+    is 1. A SystemExit of any kind is an ordinary end, as in LiveCodeBench's runner."""
+
+    code = 0
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
+        if isinstance(error, SystemExit):
+            if isinstance(error.code, str):
+                print(error.code, file=sys.stderr)
+        elif error is not None:
+            self.code = 1
+            sys.excepthook(kind, error.with_traceback(trace.tb_next), trace.tb_next)  # not our line
+        return True
 
 
 def _open_streams() -> None:
@@ -207,19 +220,14 @@ def _open_streams() -> None:
         os.close(file)
 
 
-def _end(main: types.ModuleType) -> int:
+def _finish(main: types.ModuleType) -> None:
     """What the interpreter does at its end: wait for threads, call exit functions, drop the
-    program's objects (a file that nobody closed is written then), flush. Returns the exit code."""
-    try:
-        if threading := sys.modules.get("threading"):
-            threading._shutdown()
-        atexit._run_exitfuncs()
-        streams = [sys.stdout, sys.stderr, sys.__stdout__]
-        vars(main).clear()
-        for stream in streams:
-            if hasattr(stream, "flush") and not getattr(stream, "closed", False):
-                stream.flush()
-    except BaseException as error:
-        sys.__excepthook__(type(error), error, error.__traceback__)
-        return 120
-    return 0
+    program's objects (a file that nobody closed is written then), flush."""
+    if threading := sys.modules.get("threading"):
+        threading._shutdown()
+    atexit._run_exitfuncs()
+    streams = [sys.stdout, sys.stderr, sys.__stdout__]
+    vars(main).clear()
+    for stream in streams:
+        if hasattr(stream, "flush") and not getattr(stream, "closed", False):
+            stream.flush()
