@@ -14,9 +14,9 @@ import pytest
 from conftest import ROOT, SHARED
 from teacher import Teacher, question_row, reply_to
 
-from data_prep import curate, distill, stages
+from data_prep import asking, curate, distill, stages
 from data_prep.mixture import load_mixture
-from longcot import chat, rows, sandbox
+from longcot import chat, client, rows, sandbox
 from longcot.errors import ClientError, RecipeError, RowError, SandboxError
 
 RECIPE = """
@@ -603,3 +603,55 @@ def test_code_replies_are_judged_by_running_them_in_the_sandbox():
     )
     assert [row["drop"] for row in found] == [None, "wrong", "wrong", "no_answer", "unjudged"]
     assert "test 2 of 2" in found[1]["reason"]
+
+
+def test_a_second_start_reads_no_question_twice_and_sees_changed_files(ask, tmp_path):
+    with Teacher() as teacher:
+        recipe = ask(teacher.url, 6)
+        made(recipe, tmp_path / "out")
+        made(recipe, tmp_path / "out")
+        assert len(list(rows.read_jsonl(tmp_path / "out/1_questions.jsonl"))) == 6
+        with pytest.raises(
+            RowError, match=r"6_reject.jsonl.*reject.unjudged was 'drop', is 'keep'"
+        ):
+            made(recipe, tmp_path / "out", ["reject.unjudged=keep"])
+        ask(teacher.url, 7)  # another file under the same name
+        with pytest.raises(RowError, match=r"1_questions.jsonl.*apples.hash was"):
+            made(recipe, tmp_path / "out")
+
+
+def test_a_rewrite_that_fails_its_check_is_a_reject(ask, tmp_path, monkeypatch):
+    monkeypatch.setattr("data_prep.prompts.check_rewrite", lambda before, after: "rewrite: planted")
+    with Teacher() as teacher:
+        path = ask(teacher.url, 3)
+        path.write_text(path.read_text() + JUDGED.format(url=teacher.url))
+        with pytest.raises(RowError, match="stage 5_rewrite keeps no row"):
+            made(path, tmp_path / "out")
+    assert {r["drop"] for r in stage(tmp_path / "out", "rewrite").values()} == {"rewrite: planted"}
+
+
+@pytest.mark.parametrize(
+    ("text", "reasoning", "reason", "error", "drop"),
+    [
+        ("x", None, "stop", None, None),
+        ("", "thought", "stop", None, None),
+        (" ", None, "stop", None, "empty reply"),
+        ("x", None, "length", None, "cut at max_tokens"),
+        ("x", None, "content_filter", None, "finish_reason content_filter"),
+        ("", None, None, "HTTP 400: too long", "call failed: HTTP 400"),
+    ],
+)
+def test_what_is_no_answer_falls_with_a_countable_reason(text, reasoning, reason, error, drop):
+    answer = client.Answer("k", text, reasoning, reason, 1, 1, 0, 0.0, "url", error)
+    assert asking.fault(answer) == drop
+
+
+def test_a_fault_of_the_gold_is_no_wrong_answer_and_a_thoughts_field_is_no_answer():
+    (found,) = curate.judge_rows([{"kind": "math", "gold": r"\frac{", "reply": r"\boxed{1}"}])
+    assert found["drop"] == "runner_error" and found["correct"] is None
+    turns = [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": "2", "reasoning_content": r"\boxed{1}"},
+    ]
+    reply = curate._reply({"messages": turns}, "f:1")
+    assert chat.split(reply).thought.strip() == r"\boxed{1}"
