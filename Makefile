@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help install rehearsal rehearsal-seeds rehearsal-distill test test-fast check tables bench
+.PHONY: help install rehearsal rehearsal-seeds rehearsal-distill rehearsal-structure test test-fast check tables bench
 
 help:
 	@echo "make rehearsal        the whole method on this machine: data, base, LoRA, scores, table"
 	@echo "make rehearsal-seeds  the same with two more seeds and with fewer traces (longer)"
 	@echo "make rehearsal-distill  a data set made by the tuned model behind a URL"
+	@echo "make rehearsal-structure  what in a trace teaches: 19 kinds of damage, 3 seeds each (longest)"
 	@echo "make test             style, types and every test"
 	@echo "make test-fast        tests of a few seconds only"
 	@echo "make tables           generate results/*.md and figures from results/runs/*.json"
@@ -32,6 +33,9 @@ rehearsal-seeds: install
 
 rehearsal-distill: install
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash results/rehearsal.sh distill
+
+rehearsal-structure: install
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash results/structure.sh rehearsal
 
 test: check
 	$(BIN)/pytest

@@ -38,6 +38,7 @@ def read_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = read_arguments()
+    plan.check_options(arguments)
 
     # 1 recipe
     recipe = load_recipe(arguments.recipe, arguments.overrides)
@@ -85,6 +86,7 @@ def main() -> None:
             template,
             OUTPUTS / "cache",
             lambda traces: tqdm(traces, "encoding", unit=" rows"),
+            processes,
         )
     if arguments.preview:
         from longcot.preview import print_preview
@@ -129,6 +131,8 @@ def main() -> None:
         callbacks=[callbacks.Progress(), callbacks.MarkComplete(stamp), stop],
     )
     setup.shorten_recomputation(recipe, trainer)
+    setup.balance(recipe, trainer, processes)
+    trainer.add_callback(setup.AsLaunched(trainer))
     trainer.add_callback(setup.LongestFirst(trainer, lambda: plan.relief(recipe)))
     trainer.remove_callback(callbacks.PrinterCallback)  # Progress prints
     setup.check_isolation(recipe, trainer)

@@ -1,6 +1,7 @@
 """What a recipe asks of a GPU's memory, and which keys to change where it asks too much."""
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
@@ -49,7 +50,38 @@ def setup_of(recipe: Recipe, launcher: Launcher, longest: int) -> Setup:
         offload=train.activation_offloading,
         fused=train.use_liger_kernel,
         branch_first=train.gradient_checkpointing,
+        cast_inputs=bool(recipe.lora and recipe.lora.lora_dropout),
     )
+
+
+def choose(
+    recipe: Recipe, gpus: int, gpu: Gpu, longest: int, shapes: Shapes
+) -> tuple[Launcher, tuple[str, ...]]:
+    """How so many GPUs best share the work: the first way that fits, and what the ones before need.
+
+    Whole models before shards, shards on the GPUs before those on the host; where none fits, FSDP2,
+    or whole models for what cannot be sharded.
+    """
+    nodes = math.ceil(gpus / 8)
+    plain, *sharded = (
+        dataclasses.replace(way, processes=gpus, nodes=nodes)
+        for way in (Launcher(kind="ddp"), *WAYS)
+    )
+    tried = []
+    for way in (plain, *sharded):
+        needed = _needed(recipe, way, longest, shapes)
+        if needed and needed.total <= gpu.usable:
+            return way, tuple(tried)
+        if needed:
+            changes, total = (), 0.0
+            if way.kind != "ddp":
+                changes, total = _search(recipe, way, gpu, longest, shapes, gpu.usable)
+            note = f"({total / 1e9:,.1f} GB{', narrowly' * (total > NARROW * gpu.usable)})"
+            other = f"; {' '.join(changes)} would make it fit {note}" * bool(changes)
+            tried.append(f"{way} does not: {needed.total / 1e9:,.1f} GB{other}")
+    model = recipe.model
+    whole = recipe.train.use_cpu or model.load_in_4bit or model.load_in_fp8
+    return (plain if whole else sharded[0]), ()
 
 
 @dataclass(frozen=True)

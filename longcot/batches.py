@@ -5,8 +5,10 @@ construction, the tokens the evaluation prompt is given; a reply that begins wit
 melt into the template's last newline. Labels are the ids of learned spans and -100 elsewhere.
 """
 
+import errno
 import hashlib
 import json
+import math
 import shutil
 import tempfile
 from collections import Counter
@@ -19,6 +21,7 @@ import numpy as np
 
 from longcot import chat, rows
 from longcot.errors import RowError
+from longcot.lengths import most_samples, packed_length
 from longcot.recipe import Recipe, resolved
 
 CHUNK = 256  # rows tokenised together; the tokenizer spreads a chunk over all cores
@@ -39,6 +42,7 @@ class Report:
     learned_tokens: int = 0
     systems: list[str] = field(default_factory=list)  # distinct system prompts of the rows, <= 3
     packed_rows: int = 0
+    packed_length: int = 0  # tokens that fit into a packed row
     max_length: int = 0
 
     @property
@@ -47,8 +51,8 @@ class Report:
 
     @property
     def packing_efficiency(self) -> float:
-        """Share of the packed rows' max_length positions that hold a token."""
-        return self.tokens / (self.packed_rows * self.max_length) if self.packed_rows else 0.0
+        """Share of the packed rows' positions that hold a token."""
+        return self.tokens / (self.packed_rows * self.packed_length) if self.packed_rows else 0.0
 
     @property
     def samples_per_row(self) -> float:
@@ -68,7 +72,7 @@ class Report:
         yield from (f"  e.g. {example}" for example in self.examples)
         if self.packed_rows:
             yield (
-                f"packed into {self.packed_rows:,} sequences of {self.max_length:,} tokens: "
+                f"packed into {self.packed_rows:,} sequences of {self.packed_length:,} tokens: "
                 f"{self.samples_per_row:.2f} samples each, {self.packing_efficiency:.1%} full"
             )
 
@@ -165,8 +169,9 @@ def prepare(
     template: chat.Template,
     cache: Path,
     progress: Callable[[Iterable], Iterable] = iter,
+    processes: int = 1,
 ) -> tuple[Any, Report]:
-    """The recipe's training set as a `datasets.Dataset`, encoded and packed, and its report.
+    """The recipe's training set as a `datasets.Dataset`, encoded, packed for `processes`, its report.
 
     Columns: input_ids, labels (int32 lists) and, when packed, seq_lengths. The result is cached
     under a hash of data, tokenizer, chat and data sections and of this code; it is written to a
@@ -175,26 +180,46 @@ def prepare(
     """
     from datasets import Dataset
 
+    samples = most_samples(recipe.train, processes) if recipe.train else math.inf
     folder = cache / cache_key(recipe, template)
+    if recipe.data.packing and _is_packed_otherwise(folder, samples):
+        folder = folder.with_name(f"{folder.name}-{samples:g}")
     if not folder.exists():
         cache.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(dir=cache, prefix=f".{folder.name}."))
         try:
-            _fill(unfinished, recipe, template, progress)
-            if not folder.exists():  # else another run was faster
-                unfinished.chmod(0o755)
+            _fill(unfinished, recipe, template, samples, progress)
+            unfinished.chmod(0o755)
+            try:
                 unfinished.replace(folder)
+            except OSError as error:  # another run was faster: its rows are these
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
-    saved = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    report = Report(**saved)
-    for name in ("read", "over_long", "malformed"):
-        setattr(report, name, Counter(getattr(report, name)))
+    report = _read_report(folder)
     file = folder / ("packed.arrow" if recipe.data.packing else "rows.arrow")
     return Dataset.from_file(str(file)), report
 
 
-def _fill(folder: Path, recipe: Recipe, template: chat.Template, progress: Callable) -> None:
+def _read_report(folder: Path) -> Report:
+    report = Report(**json.loads((folder / "report.json").read_text(encoding="utf-8")))
+    for name in ("read", "over_long", "malformed"):
+        setattr(report, name, Counter(getattr(report, name)))
+    return report
+
+
+def _is_packed_otherwise(folder: Path, samples: float) -> bool:
+    """Whether these rows lie there packed for another number of processes, and it matters."""
+    if not folder.exists():
+        return False
+    report = _read_report(folder)
+    return report.packed_length != packed_length(report.lengths, report.max_length, samples)
+
+
+def _fill(
+    folder: Path, recipe: Recipe, template: chat.Template, samples: float, progress: Callable
+) -> None:
     """Encode and pack a recipe's rows into files of `folder`, the report last."""
     data, report = recipe.data, Report()
     traces = rows.read_traces(data.path, data.revision, data.max_samples)
@@ -202,7 +227,8 @@ def _fill(folder: Path, recipe: Recipe, template: chat.Template, progress: Calla
     if not report.lengths:
         raise RowError(f"{data.path}: no row left to train on; " + "; ".join(report.lines()))
     if data.packing:
-        report.packed_rows = _pack(folder, data.max_length)
+        report.packed_length = packed_length(report.lengths, data.max_length, samples)
+        report.packed_rows = _pack(folder, report.packed_length)
     rows.write_json(folder / "report.json", vars(report))
 
 
@@ -222,7 +248,7 @@ def write_arrow(encoded: Iterable[tuple[np.ndarray, np.ndarray]], path: Path) ->
             writer.write_batch(pa.record_batch([column(ids), column(labels)], schema=schema))
 
 
-def _pack(folder: Path, max_length: int) -> int:
+def _pack(folder: Path, length: int) -> int:
     """TRL's best-fit-decreasing packing over the whole set; returns the number of packed rows."""
     from datasets import Dataset
     from trl import pack_dataset
@@ -234,7 +260,7 @@ def _pack(folder: Path, max_length: int) -> int:
         "load_from_cache_file": False,
         "desc": "packing",
     }
-    packed = pack_dataset(dataset, max_length, strategy="bfd", map_kwargs=options)
+    packed = pack_dataset(dataset, length, strategy="bfd", map_kwargs=options)
     (folder / "rows.arrow").unlink()
     return len(packed)
 
@@ -250,7 +276,7 @@ def cache_key(recipe: Recipe, template: chat.Template) -> str:
         json.dumps([resolved(recipe)[section] for section in ("chat", "data")], sort_keys=True),
         *(
             Path(__file__).with_name(f"{room}.py").read_text()
-            for room in ("batches", "chat", "rows")
+            for room in ("batches", "chat", "lengths", "rows")
         ),
     ]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]

@@ -2,6 +2,9 @@
 
 import contextlib
 import errno
+import os
+import select
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -10,9 +13,18 @@ DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 @contextlib.contextmanager
 def plainly() -> Iterator[None]:
-    """Print a UserError, or a full disk, as one line and exit with 1; let anything else be traced."""
+    """Print a UserError, or a full disk, as one line and exit with 1; let anything else be traced.
+
+    Where nobody reads the output any more (`| head`), leave silently, as SIGPIPE has it.
+    """
     try:
         yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not _is_unread(1):  # another pipe broke
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else the interpreter flushes, and complains
+        sys.exit(128 + signal.SIGPIPE)
     except UserError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
@@ -20,6 +32,13 @@ def plainly() -> Iterator[None]:
             raise
         where = error.filename or "writing"
         sys.exit(f"error: {where}: {error.strerror}; free some space and run the command again")
+
+
+def _is_unread(handle: int) -> bool:
+    """Whether the other end of a pipe is closed."""
+    poll = select.poll()
+    poll.register(handle, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 class UserError(ValueError):

@@ -6,6 +6,7 @@ The time model is a prediction, with the rates an H100 is expected to sustain; `
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 from longcot.hardware import Gpu
 from longcot.memory import NF4, Setup, trainable
@@ -20,7 +21,7 @@ EAGER, LIGER, FUSED_LORA, ROUNDING = 16.2, 4.6, 4.6, 2.8
 RERUN_SHARE = 0.3  # of that traffic belongs to the second forward pass
 UNPACKING = 0.6  # of the memory's rate that NF4 kernels reach
 BETWEEN_NODES = 50  # GB/s to another node
-BALANCE = 0.95  # several processes wait for the slowest
+BALANCE = 0.95  # of several processes: exchanges, and the slowest of them; their rows cost the same
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Work:
     model: float  # the useful part: what MFU counts, attention's backward as twice its forward
     plain: float  # executed without checkpointing
     executed: float  # executed with this recipe's checkpointing
+    stock: float  # executed by plain TRL and PEFT, whose checkpointed layers all run again in full
     attention: float  # the part of `executed` that attention's kernels do
     frozen: float  # the part of `executed` that multiplies a frozen base's linears
 
@@ -52,42 +54,50 @@ def count_work(shapes: Shapes, setup: Setup, length: float) -> Work:
     products = passes * (linear + head) + 3 * adapters
     plain = products + head + 3.5 * attention
     share = setup.checked(shapes) / shapes.layers
-    rerun_linear = linear
-    stops = full or setup.branch_first and setup.launcher.kind != "zero3"  # reentrant there
-    if stops and shapes.norms == 2:  # the last product need not run again: no norm behind it
-        rerun_linear -= 2.0 * shapes.layers * shapes.hidden * shapes.intermediate
+    last = 2.0 * shapes.layers * shapes.hidden * shapes.intermediate
+    # The last product need not run again, unless a norm behind it wants its result.
+    stops = setup.branch_first and setup.launcher.kind != "zero3"  # reentrant there
+    rerun_linear = linear - last * ((full or stops) and shapes.norms == 2)
     rerun_attention = 0.0 if setup.selective else attention
+    again = linear - last * (full and shapes.norms == 2) + adapters + attention
     rerun = share * (rerun_linear + adapters + rerun_attention)
     return Work(
         model=products + 3 * useful,
         plain=plain,
         executed=plain + rerun,
+        stock=plain + again * setup.checkpointing,
         attention=3.5 * attention + share * rerun_attention,
         frozen=0.0 if full else 2 * linear + share * rerun_linear,
     )
 
 
 def count_on_meta(shapes: Shapes, setup: Setup, length: float) -> Work:
-    """`count_work` with its three sums counted by FlopCounterMode; imports torch, takes seconds."""
+    """`count_work` with its four sums counted by FlopCounterMode; imports torch, takes seconds."""
     from transformers import AutoConfig
 
     from longcot.recompute import count_flops
 
-    document, config = max(1, round(length)), shapes.config
-    if config.get("model_type") == "llama":  # whose masks cannot be built on meta; same products
-        config = {**config, "model_type": "qwen2"}
-    found = count_flops(
-        AutoConfig.for_model(**config),
+    document = max(1, round(length))
+    count = partial(
+        count_flops,
+        AutoConfig.for_model(**shapes.config),
         [document] * max(1, round(setup.row / document)),
         rank=setup.lora.r if setup.lora else None,
         target_modules=setup.lora.target_modules if setup.lora else "all-linear",
         checkpointing=setup.checkpointing,
-        branch_first=setup.branch_first,
-        attention_kept=setup.selective,
-        unchecked=setup.unchecked,
     )
+    found = count(
+        branch_first=setup.branch_first, attention_kept=setup.selective, unchecked=setup.unchecked
+    )
+    stock = count(branch_first=False, attention_kept=False)
     formula = count_work(shapes, setup, length)
-    return replace(formula, model=found.model, plain=found.plain, executed=found.executed)
+    return replace(
+        formula,
+        model=found.model,
+        plain=found.plain,
+        executed=found.executed,
+        stock=stock.executed,
+    )
 
 
 def seconds_per_token(

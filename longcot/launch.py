@@ -5,12 +5,13 @@ import logging
 import os
 import warnings
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from longcot.errors import LaunchError
 from longcot.recipe import Recipe
-from longcot.sharding import check_pairs, launcher_here
+from longcot.sharding import Kind, Launcher, check_pairs, launcher_here
 
 
 def quiet_libraries() -> None:
@@ -53,6 +54,40 @@ def check_processes(launched: int, working: int) -> None:
             f"the launcher started {launched} processes, but {working} work together; on a machine "
             "without GPUs set train.use_cpu=true, else check the launcher's settings"
         )
+
+
+def check_wrapping(model: Any, launcher: Launcher) -> None:
+    """Raise LaunchError unless the model, as training calls it, is spread as the launcher was asked.
+
+    accelerate falls back without saying: FSDP on a machine without GPUs becomes data parallelism.
+    """
+    found = _wrapping(model, launcher.processes)
+    if found != launcher.kind:
+        raise LaunchError(
+            f"the launcher asked for {launcher.name} over {launcher.processes} process(es), but the "
+            f"model runs as {Launcher(kind=found).name} ({type(model).__name__}), which `--plan` did not "
+            "count with; check the launcher's settings, and that every process has its GPU"
+        )
+
+
+def _wrapping(model: Any, processes: int) -> Kind:
+    """How a model is really spread. FSDP2 leaves the model's type: its parameters tell."""
+    from torch.distributed.fsdp import FullyShardedDataParallel
+    from torch.distributed.tensor import DTensor
+    from torch.nn.parallel import DistributedDataParallel
+
+    if hasattr(model, "zero_optimization_stage"):  # DeepSpeed's engine
+        kinds: dict[int, Kind] = {1: "zero1", 2: "zero2", 3: "zero3"}
+        return kinds.get(model.zero_optimization_stage(), "ddp")
+    if isinstance(model, DistributedDataParallel):
+        return "ddp"
+    if isinstance(model, FullyShardedDataParallel):
+        return "fsdp1"
+    sharded = all(
+        isinstance(parameter, DTensor) and parameter.device_mesh.size() == processes
+        for parameter in model.parameters()
+    )
+    return "fsdp2" if sharded else "one"
 
 
 def check_device(recipe: Recipe) -> None:

@@ -44,6 +44,7 @@ class Setup:
     fused: bool = False  # liger's norms, RoPE and SwiGLU
     fused_lora: bool = False  # adapters added inside one product, their inputs not cast or copied
     branch_first: bool = True  # down_proj's adapter runs before its frozen product
+    cast_inputs: bool = False  # plain PEFT, and dropout: inputs are copied to float32 and back
 
     @property
     def item(self) -> int:
@@ -67,10 +68,10 @@ class Setup:
 
     @property
     def casts(self) -> bool:
-        """Whether PEFT casts every adapter's input to float32 first (its 4-bit layers do not)."""
+        """Whether there is anything to cast: not for PEFT's 4-bit layers, nor for sharded adapters."""
         if self.lora is None or self.fused_lora or self.base == "nf4" or self.sharded:
             return False
-        return self.item == 2
+        return self.cast_inputs and self.item == 2
 
     def checked(self, shapes: Shapes) -> int:
         """How many layers are checkpointed."""
@@ -224,7 +225,7 @@ def _layer(shapes: Shapes, setup: Setup) -> _Layer:
     kept += scores * (6 if e == 2 else 4)
     mlp = e * i * (2 if setup.fused else 3)  # gate, up, and the gate's activation
     # Rerun to its end: the last product's input, once more in float32 where PEFT casts it.
-    rerun = (e + 4) * i * (setup.casts and not setup.branch_first) + (3 * w + e) * h
+    rerun = (e + 4) * i * setup.casts + (3 * w + e) * h
     # Backwards: gradients of the MLP's three wide tensors, less the one no longer wanted.
     back = e * i * (1 if setup.fused and setup.fused_lora else 2) + 2 * w * h
     back = max(back, scores * (6 if e == 2 else 8) - mlp)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from longcot import lengths, verdict
-from longcot.advice import Advice, advise, relieve, setup_of, spend
+from longcot.advice import Advice, advise, choose, relieve, setup_of, spend
 from longcot.errors import LaunchError, ModelError, RecipeError
 from longcot.flops import Work, count_on_meta, count_work, seconds_per_token
 from longcot.hardware import GPUS, Gpu, find_gpu
@@ -85,6 +85,7 @@ class Plan:
     recipe: Recipe
     gpu: Gpu
     launcher: Launcher
+    tried: tuple[str, ...]  # simpler ways to share the work, and what they would need: none fits
     shapes: Shapes
     setup: Setup
     memory: Memory
@@ -151,12 +152,22 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="the plan as JSON")
 
 
+def check_options(options: argparse.Namespace) -> None:
+    """Raise LaunchError for an option of `--plan` that was given without it: it would do nothing."""
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    unset = vars(parser.parse_args([]))
+    given = [f"--{key.replace('_', '-')}" for key in unset if getattr(options, key) != unset[key]]
+    if given and not options.plan:
+        raise LaunchError(f"{', '.join(given)}: only with --plan; add it, or leave this out")
+
+
 def describe(recipe: Recipe, options: argparse.Namespace) -> str:
     """The plan that a door's command line asks for, as text or JSON."""
     launcher, gpus = None, options.gpus
     if gpus.endswith((".yaml", ".yml")):
         launcher, gpus = read_launcher(gpus), "1"
-    elif not gpus.isdigit():
+    elif not (gpus.isascii() and gpus.isdigit()):
         raise LaunchError(f"--gpus {gpus}: a number is wanted, or an accelerate file (.yaml)")
     plan = make_plan(
         recipe,
@@ -194,17 +205,24 @@ def make_plan(
 
     `rows`: token lengths, else from the recipe's data or assumed. `tokens_per_second`: of one GPU,
     else predicted. `launcher`: how the GPUs share the work, else what started this process, else
-    plain data parallelism where a GPU holds the whole model and FSDP2 where not. `count`: FLOP by
+    the first of whole models, FSDP2 and ZeRO-3 with the host's memory that fits. `count`: FLOP by
     FlopCounterMode on the meta device, not by formula; imports torch. Raises LaunchError for a
-    recipe and launcher that cannot go together, ModelError and RecipeError for their own.
+    recipe and launcher that cannot go together, ModelError, RecipeError and RowError for their own.
     """
     if recipe.train is None:
         raise RecipeError(f"{recipe.path}: has no train section, so there is no run to plan")
     card = _card(recipe, gpu)
     _check_numbers({"--gpus": gpus, "--tokens-per-second": tokens_per_second, "--price": price})
-    shapes, found = read_shapes(recipe.model), lengths.measure(recipe, rows)
-    launcher = launcher or _launcher(recipe, gpus, card, shapes, found.longest)
+    shapes = read_shapes(recipe.model)
+    if recipe.train.unchecked_layers > shapes.layers:
+        raise RecipeError(
+            f"{recipe.path}: train.unchecked_layers is {recipe.train.unchecked_layers}, and the model "
+            f"has {shapes.layers} layers"
+        )
+    found = lengths.measure(recipe, rows)
+    launcher, tried = (launcher, ()) if launcher else _launcher(recipe, gpus, card, shapes, found)
     check_pairs(recipe, launcher)
+    found = lengths.packed_for(found, recipe, launcher.processes)
     steps = plan_steps(
         recipe.train,
         processes=launcher.processes,
@@ -225,6 +243,7 @@ def make_plan(
         recipe=recipe,
         gpu=card,
         launcher=launcher,
+        tried=tried,
         shapes=shapes,
         setup=setup,
         memory=estimate(shapes, setup),
@@ -258,15 +277,12 @@ def _check_numbers(given: dict[str, float | None]) -> None:
             raise LaunchError(f"{name} {value}: must be {'at least' if free else 'above'} zero")
 
 
-def _launcher(recipe: Recipe, gpus: int, gpu: Gpu, shapes: Shapes, longest: int) -> Launcher:
+def _launcher(
+    recipe: Recipe, gpus: int, gpu: Gpu, shapes: Shapes, rows: lengths.Lengths
+) -> tuple[Launcher, tuple[str, ...]]:
     here = launcher_here()
     if here.processes > 1 and gpus in (1, here.processes):
-        return here
+        return here, ()
     if gpus == 1:
-        return Launcher()
-    whole = Launcher(kind="ddp", processes=gpus, nodes=math.ceil(gpus / 8))
-    if recipe.train.use_cpu or recipe.model.load_in_4bit or recipe.model.load_in_fp8:
-        return whole
-    if estimate(shapes, setup_of(recipe, whole, longest)).total <= gpu.usable:
-        return whole
-    return Launcher(kind="fsdp2", processes=gpus, nodes=whole.nodes)
+        return Launcher(), ()
+    return choose(recipe, gpus, gpu, rows.longest, shapes)

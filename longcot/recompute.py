@@ -25,7 +25,7 @@ from torch.utils.checkpoint import (
     create_selective_checkpoint_contexts,
 )
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModel, TrainerCallback
+from transformers import AttentionInterface, AutoModel, TrainerCallback
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from longcot import attention
@@ -53,9 +53,7 @@ class _BranchFirst:
         if self.disable_adapters or self.merged or self.lora_variant or kwargs or len(names) != 1:
             return super().forward(x, *args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
         down, up = self.lora_A[names[0]], self.lora_B[names[0]]
-        # Under autocast the products round their inputs themselves; PEFT's cast costs a copy.
-        autocast = torch.is_autocast_enabled(x.device.type) if not x.is_meta else False
-        given = x if autocast else self._cast_input_dtype(x, down.weight.dtype)
+        given = self._cast_input_dtype(x, down.weight.dtype)
         branch = up(down(self.lora_dropout[names[0]](given))) * self.scaling[names[0]]
         result = self.base_layer(x, *args)
         return (result + branch).to(result.dtype)
@@ -82,6 +80,25 @@ def lora_first(model: torch.nn.Module) -> int:
     ]
     for layer in layers:
         layer.__class__ = _over(type(layer))
+    return len(layers)
+
+
+def _dropouts(layer: LoraLayer) -> list[torch.nn.Dropout]:
+    return [d for d in layer.lora_dropout.values() if isinstance(d, torch.nn.Dropout)]
+
+
+def keep_inputs(model: torch.nn.Module) -> int:
+    """Hand adapters their inputs as they are; returns how many. For training under autocast alone.
+
+    PEFT copies an input to the adapter's float32 first, and autocast rounds the copy back: the same
+    numbers, but each adapter then keeps one of its own. The switch is PEFT's (its
+    `helpers.disable_input_dtype_casting`); 4-bit layers do not cast under autocast anyway. Adapters
+    with dropout are left alone: it would scale in bfloat16.
+    """
+    layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    layers = [layer for layer in layers if not any(d.p for d in _dropouts(layer))]
+    for layer in layers:
+        layer.cast_input_dtype_enabled = False
     return len(layers)
 
 
@@ -158,6 +175,10 @@ class Recompute(TrainerCallback):
 
 # ---- counting
 
+# torch_varlen under a name without a mask function: transformers then builds none, whatever the
+# model's family; on the meta device it could not look at positions.
+COUNTED = f"{attention.NAME}_counted"
+
 
 @dataclass(frozen=True)
 class Flops:
@@ -225,7 +246,6 @@ def _layer(
             "input_ids": torch.empty(1, sum(documents), dtype=torch.long),
             "cu_seq_lens_q": torch.empty(len(documents) + 1, dtype=torch.int32),
             "max_length_q": max(documents),
-            "attention_mask": dict.fromkeys(kinds),  # else a mask is built, from values
         }
     formulas = {
         torch.ops.torch_attn._varlen_attn: functools.partial(_forward_flops, documents),
@@ -245,9 +265,10 @@ def _build(
     kinds = (getattr(config, "layer_types", None) or ["full_attention"] * 2)[:2]
     config.num_hidden_layers, config.layer_types = len(kinds), kinds
     config.attn_logit_softcapping = None  # elementwise, and no kernel here computes it
+    attention.choose(attention.NAME, "meta")
+    AttentionInterface.register(COUNTED, attention.attend)
     with torch.device("meta"):
-        name = attention.choose(attention.NAME, "meta")
-        model = AutoModel.from_config(config, attn_implementation=name, dtype=torch.bfloat16)
+        model = AutoModel.from_config(config, attn_implementation=COUNTED, dtype=torch.bfloat16)
         if rank is not None:
             model.enable_input_require_grads()
             targets = target_modules if isinstance(target_modules, str) else list(target_modules)

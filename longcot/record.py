@@ -6,6 +6,7 @@ No record, no row: every table and figure under results/ is generated from these
 import os
 import platform
 import subprocess
+from dataclasses import MISSING, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,8 @@ def open_record(name: str, trained: str, recipe: Recipe) -> dict[str, Any]:
     if found is None:
         raise RecipeError(f"no record of {trained}; run train.py {recipe.path} first")
     for section, values in resolved(recipe).items():
-        before, now = dict(found["recipe"].get(section, {})), rows.as_json(values)
+        before = {**defaults(recipe, section), **found["recipe"].get(section, {})}
+        now = rows.as_json(values)
         if section == "chat" and before.get("system") == "from_data":
             now["system"] = before["system"]  # a system prompt chosen for evaluation is no conflict
         if section != "eval" and before != now:
@@ -80,6 +82,12 @@ def open_record(name: str, trained: str, recipe: Recipe) -> dict[str, Any]:
     machine = ("commit", "dirty", "versions", "hardware")  # top level: of training
     kept = {key: found[key] for key in ("train", "hashes", *machine)}
     return {**fresh, **kept, "evaluated": {key: fresh[key] for key in machine}}
+
+
+def defaults(recipe: Recipe, section: str) -> dict[str, Any]:
+    """What keys mean that a record does not hold because they came after it."""
+    of = fields(getattr(recipe, section))
+    return rows.as_json({key.name: key.default for key in of if key.default is not MISSING})
 
 
 def check_comparable(a: dict[str, Any], b: dict[str, Any]) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from longcot.errors import ModelError
 from longcot.recipe import Lora, Model
+from longcot.strict import nearest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,17 +67,22 @@ class Shapes:
         return self.linear + self.embedding + self.small
 
     def adapted(self, lora: Lora) -> dict[str, tuple[int, int]]:
-        """The linears of a layer that carry an adapter."""
-        if isinstance(lora.target_modules, str):
-            wanted = set(self.linears) if lora.target_modules == "all-linear" else set()
-        else:
-            wanted = {target.rpartition(".")[2] for target in lora.target_modules}
-        found = {name: shape for name, shape in self.linears.items() if name in wanted}
-        if not found:
+        """The linears of a layer that carry an adapter; raises ModelError for a name it has not."""
+        if lora.target_modules == "all-linear":
+            return self.linears
+        if isinstance(lora.target_modules, str) or not lora.target_modules:
             raise ModelError(
-                f"lora.target_modules: {lora.target_modules!r} names none of {', '.join(self.linears)}"
+                f"lora.target_modules: {lora.target_modules!r} cannot be counted; write all-linear, or "
+                f"a list of names: {', '.join(self.linears)}"
             )
-        return found
+        wanted = [name.rpartition(".")[2] for name in lora.target_modules]
+        for name in wanted:
+            if name not in self.linears:
+                raise ModelError(
+                    f"lora.target_modules: no linear of a layer is called {name!r}"
+                    f"{nearest(name, self.linears)} (this model has {', '.join(self.linears)})"
+                )
+        return {name: shape for name, shape in self.linears.items() if name in wanted}
 
     def adapter(self, lora: Lora) -> int:
         """Parameters of the adapters: r x (inputs + outputs) for each adapted linear."""

@@ -3,7 +3,7 @@
 import os
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +13,14 @@ from longcot.errors import LaunchError
 from longcot.recipe import Recipe
 
 Kind = Literal["one", "ddp", "fsdp1", "fsdp2", "zero1", "zero2", "zero3"]
+# recipes/hardware's files: kind, whether parameters wait on the host, nodes.
+FILES = {
+    ("one", False, 1): "1gpu",
+    ("ddp", False, 1): "8gpu_ddp",
+    ("fsdp2", False, 1): "8gpu_fsdp2",
+    ("zero3", True, 1): "8gpu_zero3",
+    ("fsdp2", False, 2): "2nodes_fsdp2",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +34,7 @@ class Launcher:
     offload_optimizer: bool = False  # optimizer state and step on the host
     context_parallel: int = 1  # processes that share one row's tokens
     source: str = ""  # the file it was read from, for the reader
+    on_cpu: bool | None = field(default=None, compare=False)  # what a file says; None: nothing
 
     @property
     def shards(self) -> int:
@@ -43,6 +52,18 @@ class Launcher:
         names = {"one": "one process", "ddp": "data parallel", "fsdp1": "FSDP1", "fsdp2": "FSDP2"}
         return names.get(self.kind) or f"ZeRO-{self.kind[-1]}"
 
+    @property
+    def command(self) -> str:
+        """accelerate's options that set it up: a settings file, and what differs from the file."""
+        if self.source.endswith((".yaml", ".yml")):
+            return f"--config_file {self.source}"
+        name = FILES.get((self.kind, self.offload_parameters, self.nodes))
+        if name is None:
+            return ""
+        count = int(name.partition("gpu")[0]) if self.nodes == 1 else 8 * self.nodes
+        other = f" --num_processes {self.processes}" * (count != self.processes)
+        return f"--config_file recipes/hardware/{name}.yaml{other}"
+
     def __str__(self) -> str:
         away = ["parameters"] * self.offload_parameters + ["optimizer"] * self.offload_optimizer
         return f"{self.name}, {' and '.join(away)} on the host" if away else self.name
@@ -58,20 +79,22 @@ def read_launcher(path: str | Path) -> Launcher:
         raise LaunchError(f"{path}: no such file; its folder holds {known}") from None
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise LaunchError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
-    if not isinstance(settings, dict):
+    if not isinstance(settings, dict) or "distributed_type" not in settings:
         raise LaunchError(
-            f"{path}: accelerate's settings are wanted, as `accelerate config` writes"
+            f"{path}: has no distributed_type; accelerate's settings are wanted, as `accelerate config` "
+            "writes them, e.g. recipes/hardware/8gpu_fsdp2.yaml"
         )
     processes = _number(settings.get("num_processes", 1), "num_processes", path)
+    kind = str(settings["distributed_type"]).upper()
     fsdp, deepspeed = settings.get("fsdp_config") or {}, settings.get("deepspeed_config") or {}
     if "deepspeed_config_file" in deepspeed:
         raise LaunchError(
             f"{path}: deepspeed_config_file hides what the run needs; write zero_stage and the offload "
             "keys into deepspeed_config itself"
         )
-    return _launcher(
+    found = _launcher(
         {
-            "kind": str(settings.get("distributed_type", "NO")).upper(),
+            "kind": kind,
             "fsdp_version": fsdp.get("fsdp_version", 1),
             "fsdp_offload": fsdp.get("fsdp_offload_params"),
             "zero_stage": deepspeed.get("zero_stage", 2),
@@ -83,6 +106,8 @@ def read_launcher(path: str | Path) -> Launcher:
         _number(settings.get("num_machines", 1), "num_machines", path),
         str(path),
     )
+    on_cpu = _is_on(settings.get("use_cpu")) or kind == "MULTI_CPU"
+    return replace(found, on_cpu=on_cpu if on_cpu or kind != "NO" else None)
 
 
 def launcher_here(environment: Mapping[str, str] | None = None) -> Launcher:
@@ -141,9 +166,12 @@ def _launcher(found: dict[str, Any], processes: int, nodes: int, source: str) ->
 
 def _number(value: Any, key: str, source: str | Path) -> int:
     try:
-        return int(value)
+        number = int(value)
     except (TypeError, ValueError):
-        raise LaunchError(f"{source}: {key} is {value!r}; a whole number is wanted") from None
+        number = -1
+    if number < (key != "zero_stage"):
+        raise LaunchError(f"{source}: {key} is {value!r}; a number above zero is wanted") from None
+    return number
 
 
 def _is_on(value: Any) -> bool:
@@ -186,6 +214,9 @@ def _pairs(recipe: Recipe, launcher: Launcher) -> list[tuple[Any, str]]:
         (train.selective_checkpointing and kind == "zero3" and lora,
          "selective checkpointing needs non-reentrant checkpoints, ZeRO-3 with adapters reentrant ones; "
          "set train.selective_checkpointing=false, or launch FSDP2"),
+        (launcher.on_cpu is not None and launcher.on_cpu != train.use_cpu,
+         f"train.use_cpu is {str(train.use_cpu).lower()}, and the launcher's settings are for "
+         f"{'the CPU' if launcher.on_cpu else 'GPUs'}; take another file of recipes/hardware"),
         (train.use_cpu and train.activation_offloading,
          "there is no host to offload to from the CPU; set train.activation_offloading=false"),
         (train.use_cpu and (fsdp or zero),

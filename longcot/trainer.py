@@ -9,9 +9,13 @@ from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from longcot import recompute
-from longcot.errors import LaunchError, RecipeError
+from longcot.advice import setup_of
+from longcot.balance import Waves, count_costs
+from longcot.errors import LaunchError, ModelError, RecipeError
+from longcot.launch import check_wrapping
 from longcot.models import packing_leak
 from longcot.recipe import Recipe
+from longcot.shapes import read_shapes
 from longcot.sharding import launcher_here
 
 # Bytes of optimizer state for each trained number.
@@ -77,8 +81,13 @@ def fuse(model: Any, recipe: Recipe) -> None:
 
 
 def shorten_recomputation(recipe: Recipe, trainer: Any) -> None:
-    """Have checkpointing run less a second time (`longcot.recompute`); gradients stay the same."""
+    """Have checkpointing run less a second time, and adapters keep less (`longcot.recompute`).
+
+    Gradients stay the same. Sharded adapters are gathered in bfloat16, so PEFT casts nothing there.
+    """
     train = recipe.train
+    if trainer.args.bf16 and not (trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled):
+        recompute.keep_inputs(trainer.model)
     if not train.gradient_checkpointing:
         return
     if recipe.lora:
@@ -88,6 +97,38 @@ def shorten_recomputation(recipe: Recipe, trainer: Any) -> None:
             attention_kept=train.selective_checkpointing, unchecked=train.unchecked_layers
         )
     )
+
+
+def balance(recipe: Recipe, trainer: Any, processes: int) -> None:
+    """Have packed rows of nearly equal cost run side by side on several processes (`balance.Waves`).
+
+    Rows of a model whose work cannot be counted keep the Trainer's random order.
+    """
+    if processes == 1 or not recipe.data.packing:
+        return
+    try:
+        setup = setup_of(recipe, launcher_here(), recipe.data.max_length)
+        costs = count_costs(read_shapes(recipe.model), setup, trainer.train_dataset["seq_lengths"])
+    except ModelError:
+        return
+    width = processes * recipe.train.per_device_train_batch_size
+    trainer.add_callback(SideBySide(Waves(costs, width, recipe.train.seed)))
+
+
+class SideBySide(TrainerCallback):
+    """Hand an order of rows to the loader, which deals them to the processes one after the other.
+
+    Through accelerate's `set_sampler`, after which a resumed epoch is told its number; a sampler
+    from the Trainer's own hook is not, once accelerate skips what was trained before.
+    """
+
+    def __init__(self, order: Waves) -> None:
+        self.order = order
+
+    def on_train_begin(
+        self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **kwargs: Any
+    ) -> None:
+        train_dataloader.set_sampler(self.order)
 
 
 def check_isolation(recipe: Recipe, trainer: SFTTrainer) -> None:
@@ -101,6 +142,16 @@ def check_isolation(recipe: Recipe, trainer: SFTTrainer) -> None:
             f"packed rows see each other with attn_implementation={recipe.model.attn_implementation} "
             f"(logits move by {leak:.0%}); use sdpa or flash_attention_2, or set data.packing=false"
         )
+
+
+class AsLaunched(TrainerCallback):
+    """Before the first step, refuse a run that is not spread as its launcher was asked to."""
+
+    def __init__(self, trainer: SFTTrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        check_wrapping(self.trainer.model_wrapped, launcher_here())
 
 
 class LongestFirst(TrainerCallback):

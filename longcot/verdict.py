@@ -53,7 +53,9 @@ def _verdict(plan: Plan) -> list[str]:
     total = f"{needed / 1e9:,.1f} of {usable / 1e9:,.1f} GB"
     if plan.advice is None:
         narrow = needed > NARROW * usable
-        return [f"fits: {total}" + ", narrowly (these counts are good to a tenth)" * narrow]
+        how = f", by {plan.launcher}" * bool(plan.tried)
+        text = f"fits: {total}{how}" + ", narrowly (these counts are good to a tenth)" * narrow
+        return [text, *(f"  {way}" for way in plan.tried)]
     changes, others = plan.advice.changes, [f"  or {way}" for way in plan.advice.others]
     if changes:
         return [f"does not fit: {total}; set {' '.join(changes)} ({plan.advice.note})", *others]
@@ -91,13 +93,17 @@ def _run(plan: Plan) -> Iterator[tuple[str, str]]:
         dropped = rows.over_long / (rows.over_long + len(rows.kept))
         yield "dropped", f"{rows.over_long:,} rows above data.max_length ({dropped:.1%})"
     yield "steps", str(plan.steps)
+    if command := plan.gpu.bf16 and plan.launcher.command:
+        words = " ".join((plan.recipe.path, *plan.recipe.overrides))
+        yield "launch", f"accelerate launch {command} train.py {words}"
     yield "tokens", f"{plan.tokens / 1e6:,.1f} M in {plan.recipe.train.num_train_epochs:g} epochs"
     how = "FlopCounterMode, meta device" if plan.counted else "formula"
     yield (
         "work",
         (
             f"{work.executed / 1e9:,.4g} GFLOP/token executed, {work.model / 1e9:,.4g} of the model: "
-            f"{work.executed / work.model:.2f} x; {work.executed / work.plain:.2f} x no checkpointing ({how})"
+            f"{work.executed / work.model:.2f} x; {work.executed / work.plain:.2f} x no checkpointing, "
+            f"where stock TRL and PEFT execute {work.stock / work.plain:.2f} x ({how})"
         ),
     )
     if plan.rate is None or plan.hours is None or plan.cost is None:
@@ -120,7 +126,8 @@ def facts(plan: Plan) -> dict[str, Any]:
         "recipe": plan.recipe.path,
         "overrides": plan.recipe.overrides,
         "gpu": asdict(plan.gpu) | {"usable": plan.gpu.usable},
-        "launcher": asdict(plan.launcher),
+        "launcher": asdict(plan.launcher) | {"command": plan.launcher.command},
+        "tried": plan.tried,
         "shapes": asdict(shapes) | {"biases": sorted(shapes.biases)},
         "parameters": {"base": shapes.total, "trained": plan.trained},
         "memory": asdict(plan.memory) | {"total": plan.memory.total},
@@ -142,6 +149,7 @@ def facts(plan: Plan) -> dict[str, Any]:
         | {
             "executed_to_model": work.executed / work.model,
             "executed_to_plain": work.executed / work.plain,
+            "stock_to_plain": work.stock / work.plain,
             "counted": plan.counted,
         },
         "tokens_per_second": plan.rate,

@@ -1,6 +1,6 @@
 """Speed side by side with the libraries' own ways, as ratios within one run.
 
-python -m tests.bench [startup|encode|train|cache|grade|overhead ...] [--rows 400] [--rounds 5]
+python -m tests.bench [startup|encode|train|cache|grade|overhead|split ...] [--rows 400] [--rounds 5]
 
 startup  `train.py --help` and a recipe error, each against `import torch`
 encode   our encoding + packing against SFTTrainer's own preparation, same texts, 6k tokens a row
@@ -8,6 +8,7 @@ train    tokens/s of train.py's trainer against a plain SFTTrainer script, same 
 cache    a second preparation, read from the cache
 grade    the verdicts of stored answers against math-verify, one call after another, on the same pairs
 overhead what eval.py adds to its engine: prompts, files flushed answer by answer, verdicts, numbers
+split    a thought into steps against a plain cut at blank lines, and its curve over the length
 
 Absolute seconds are printed for orientation only; this machine's neighbours are not constant.
 """
@@ -15,6 +16,7 @@ Absolute seconds are printed for orientation only; this machine's neighbours are
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -34,7 +36,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parts = {"startup": startup, "encode": encode, "cache": cache, "train": train, "grade": grade,
-             "overhead": overhead}  # fmt: skip
+             "overhead": overhead, "split": split}  # fmt: skip
     parser.add_argument("parts", nargs="*", default=list(parts))
     parser.add_argument("--rows", type=int, default=400, help="long rows of the encode part")
     parser.add_argument("--rounds", type=int, default=5)
@@ -128,6 +130,24 @@ def encode(folder: Path, arguments: argparse.Namespace) -> None:
     tokens = batches.prepare(recipe, template, folder / "count")[1].tokens
     figures = alternate(ours, peer, arguments.rounds)
     print(f"encode {len(rows)} rows of {tokens / len(rows):,.0f} tokens: {figures}")
+
+
+def split(folder: Path, arguments: argparse.Namespace) -> None:
+    from longcot.segment import split_steps
+
+    thought = "\n\n".join(row["completion"] for row in long_rows(100))
+    figures = alternate(
+        lambda: seconds(lambda: split_steps(thought)),
+        lambda: seconds(lambda: re.split(r"\n\s*\n", thought)),
+        arguments.rounds,
+    )
+    print(f"split {len(thought) / 1e6:.1f} M characters (peer: blank lines): {figures}")
+    for length in (10_000, 100_000, 1_000_000):
+        taken = min(
+            seconds(lambda: split_steps(thought[:length]))  # noqa: B023
+            for _ in range(arguments.rounds)
+        )
+        print(f"split {length:,} characters: {length / taken / 1e6:.1f} M characters/s")
 
 
 def cache(folder: Path, arguments: argparse.Namespace) -> None:

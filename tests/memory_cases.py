@@ -12,7 +12,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from longcot.memory import Setup
 from longcot.recipe import Lora
-from longcot.recompute import lora_first
+from longcot.recompute import keep_inputs, lora_first
 from longcot.shapes import Shapes, from_config
 from longcot.sharding import Launcher
 
@@ -63,6 +63,8 @@ def build(setup: Setup, config: dict = SMALL, fused_head: bool = True) -> torch.
         model.enable_input_require_grads()
         if setup.branch_first:
             lora_first(model)
+        if setup.autocast and not setup.cast_inputs:
+            keep_inputs(model)
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()

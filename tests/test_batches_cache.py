@@ -4,7 +4,7 @@ import threading
 
 import pytest
 from batch_cases import document, documents
-from conftest import CHATML
+from conftest import CHATML, sharegpt, thought
 
 from longcot import batches, chat, rows
 from longcot.batches import prepare
@@ -130,3 +130,22 @@ def test_missing_data_is_told_before_anything_is_written(template, write_recipe,
         prepare(recipe, template, tmp_path / "cache")
     assert str(caught.value) == f"{missing}: no such file"
     assert not (tmp_path / "cache").exists()
+
+
+def test_short_rows_are_packed_for_the_batch_and_the_processes(
+    write_recipe, write_rows, template, tmp_path, monkeypatch
+):
+    """Steps of the stated batch stay possible; where packing is the same, so is the cache."""
+    path = write_rows([sharegpt(f"{i}?", thought("x", str(i)), system="") for i in range(40)])
+    short = {"data": {"path": str(path), "packing": True, "max_length": 1024}}
+    recipe = load_recipe(write_recipe("short", **short, train={"global_batch_size": 8}))
+    found = {n: prepare(recipe, template, tmp_path / "cache", processes=n)[1] for n in (1, 2, 4)}
+    for n, report in found.items():
+        assert 0.9 * 8 / n <= report.samples_per_row <= 1.1 * 8 / n
+    assert found[4].packed_length < found[2].packed_length < found[1].packed_length < 1024
+    roomy = load_recipe(write_recipe("roomy", **short, train={"global_batch_size": 96}))
+    assert prepare(roomy, template, tmp_path / "cache", processes=4)[1].packed_length == 1024
+    forbid(monkeypatch)
+    assert {
+        n: prepare(recipe, template, tmp_path / "cache", processes=n)[1] for n in (1, 2, 4)
+    } == found

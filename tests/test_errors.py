@@ -2,6 +2,7 @@
 
 import ast
 import errno
+import os
 
 import pytest
 from conftest import ROOT
@@ -49,3 +50,15 @@ def test_a_user_error_and_a_full_disk_are_one_line_and_a_bug_is_traced():
         raise PermissionError(errno.EACCES, "denied", "a/b")
     with pytest.raises(KeyError), errors.plainly():
         raise KeyError("a bug")
+
+
+def test_a_broken_pipe_is_silent_only_where_nobody_reads_our_output(monkeypatch):
+    monkeypatch.setattr(errors, "_is_unread", lambda handle: False)
+    with pytest.raises(BrokenPipeError), errors.plainly():
+        raise BrokenPipeError(errno.EPIPE, "another pipe")
+    monkeypatch.undo()
+    reader, writer = os.pipe()
+    assert not errors._is_unread(writer)
+    os.close(reader)
+    assert errors._is_unread(writer)
+    os.close(writer)

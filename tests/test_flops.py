@@ -45,7 +45,9 @@ def test_work_of_lora_on_32b(length, model, plain, selective, whole, early):
     assert work(selective=True)["executed"] - HEAD == pytest.approx(selective, rel=0.002)
     kept = {"selective": True, "branch_first": True}
     assert work(**kept)["executed"] - HEAD == pytest.approx(early, rel=0.002)
-    assert work(checkpointing=False)["executed"] == work()["plain"]
+    assert work()["stock"] == work(**kept, unchecked=9)["stock"] == work()["executed"]
+    unchecked = work(checkpointing=False)
+    assert unchecked["executed"] == unchecked["stock"] == work()["plain"]
 
 
 @pytest.mark.slow
@@ -67,7 +69,7 @@ def test_work_of_lora_on_32b(length, model, plain, selective, whole, early):
 def test_the_formulas_are_what_flopcountermode_counts(name, changes):
     shapes, asked = shapes_of(KNOWN[name]), setup(**changes)
     counted, formula = (count(shapes, asked, 5461) for count in (count_on_meta, count_work))
-    for part in ("model", "plain", "executed"):
+    for part in ("model", "plain", "executed", "stock"):
         assert getattr(formula, part) == pytest.approx(getattr(counted, part), rel=0.005), part
 
 

@@ -7,6 +7,7 @@ import pytest
 from conftest import sharegpt, thought
 
 from longcot import batches, chat, lengths, models
+from longcot.errors import RowError
 from longcot.recipe import load_recipe
 
 
@@ -92,17 +93,40 @@ def test_given_lengths_are_taken_and_long_ones_dropped(recipe):
     assert (packed.sequences, packed.longest, packed.samples_per_sequence) == (2, 400, 1.5)
 
 
-def test_without_data_or_tokenizer_the_assumption_is_stated(recipe):
+def test_data_on_the_hub_is_assumed_and_said(recipe):
     hub = lengths.measure(recipe(path="NovaSky-AI/Sky-T1_data_17k", max_length=16384))
     assert len(hub.kept) == 16401 and "assumed, mean 6,000" in hub.source
     assert "lies on the hub" in hub.source
-    gone = lengths.measure(recipe(path="data/gone.jsonl", max_length=16384, max_samples=50))
-    assert len(gone.kept) == 50 and "is not here" in gone.source
+    few = lengths.measure(recipe(path="owner/rows", max_length=16384, max_samples=50))
+    assert len(few.kept) == 50
 
 
-def test_a_length_below_every_row_is_said(recipe):
-    found = lengths.measure(recipe(max_length=10))
-    assert found.kept == (10,) and "every row is above data.max_length" in found.source
+def test_a_local_file_that_is_not_there_is_refused(recipe):
+    """Assumed rows would hide a misspelt path."""
+    with pytest.raises(RowError, match=r"gone\.jsonl: no such file"):
+        lengths.measure(recipe(path="data/gone.jsonl"))
+    given = lengths.measure(recipe(path="data/gone.jsonl"), [30, 50])  # nothing is to be read
+    assert given.kept == (30, 50)
+
+
+def test_a_length_below_every_row_is_refused(recipe, write_rows):
+    with pytest.raises(RowError, match=r"shortest of 200 has \d+ tokens, above .*max_length 10 "):
+        lengths.measure(recipe(max_length=10))
+    with pytest.raises(RowError, match="no row left to train on"):
+        lengths.measure(recipe(), [500, 600])
+    with pytest.raises(RowError, match="holds no rows"):
+        lengths.measure(recipe(path=str(write_rows([], "empty.jsonl"))))
+
+
+def test_a_local_file_without_its_tokenizer_is_read_by_characters(recipe, write_recipe):
+    known = lengths.measure(recipe())
+    path = {"path": recipe().data.path, "max_length": 400}
+    found = lengths.measure(
+        load_recipe(write_recipe(model={"model_name_or_path": "a/b"}, data=path))
+    )
+    assert "characters a token: the tokenizer is not here" in found.source
+    assert found.over_long + len(found.kept) == 200
+    assert 0.3 < found.mean / known.mean < 1.5  # this tokenizer knows hardly a word
 
 
 def test_a_thought_of_its_own_field_counts(write_recipe, tmp_path, tiny_model_dir):
@@ -116,3 +140,18 @@ def test_a_thought_of_its_own_field_counts(write_recipe, tmp_path, tiny_model_di
     asked = load_recipe(write_recipe(model=base, data={"path": str(path)}))
     short, long = lengths.measure(asked).kept
     assert long > short + 100
+
+
+@pytest.mark.parametrize(
+    ("drawn", "samples", "expected"),
+    [
+        ([6000] * 10, 12, 16384),  # 32B on eight GPUs: far from the limit
+        ([100] * 30, 4, 400),  # short rows, small batch: four in a sequence, not 163
+        ([100] * 30 + [900], 4, 900),  # never too short for the longest row
+        ([100] * 30, 0.5, 100),
+        ([98, 100, 100, 100] * 8, 2, 203),  # 199 would hold two of them only where one is a 98
+        ([100] * 3, 163.84, 16384),
+    ],
+)
+def test_short_rows_share_a_sequence_only_as_far_as_the_batch_allows(drawn, samples, expected):
+    assert lengths.packed_length(drawn, 16384, samples) == expected

@@ -118,11 +118,12 @@ WIDE = {key: value for key, value in WIDE.items() if value is not None}
     [
         MIXED,
         {**MIXED, "checkpointing": False},
-        {**MIXED, "branch_first": False},
+        {**MIXED, "branch_first": False, "cast_inputs": True},
+        {**MIXED, "cast_inputs": True},
         {**MIXED, "unchecked": 1},
         {"lora": None, "autocast": True},
     ],
-    ids=["lora", "unchecked", "plain-peft", "partly", "full"],
+    ids=["lora", "unchecked", "plain-peft", "copied", "partly", "full"],
 )
 def test_layers_of_32b_at_16k_tokens(changes):
     """Three layers at Qwen2.5-32B's widths on fake tensors, each storage followed: within 5%."""
@@ -141,7 +142,7 @@ TABLE = {  # tokens: base: eager + fp32 Adam, fused + 8-bit, + inputs offloaded,
     32768: {"nf4": (70, 57, 36, 79), "fp8": (85, 72, 51, 94), "bfloat16": (116, 103, 82, None)},
 }
 COLUMNS = (
-    {"optim": "adamw_torch_fused", "branch_first": False},
+    {"optim": "adamw_torch_fused", "branch_first": False, "cast_inputs": True},
     FUSED,
     {**FUSED, "offload": True},
     {**FUSED, "selective": True},

@@ -22,7 +22,7 @@ MIXED = {"base": "bfloat16", "autocast": True, "cuda": True}
 @pytest.mark.parametrize("tokens", [4096, 16384])
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"branch_first": False}, {"unchecked": 2}, {"checkpointing": False}],
+    [{}, {"branch_first": False, "cast_inputs": True}, {"unchecked": 2}, {"checkpointing": False}],
     ids=["checkpointed", "plain-peft", "partly", "unchecked"],
 )
 def test_a_step_allocates_what_is_estimated(changes, tokens):

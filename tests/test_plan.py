@@ -12,7 +12,7 @@ from conftest import ROOT
 from longcot.errors import LaunchError, RecipeError
 from longcot.plan import add_options, describe, make_plan, plan_steps, relief
 from longcot.recipe import load_recipe
-from longcot.sharding import Launcher
+from longcot.sharding import Launcher, read_launcher
 
 
 @pytest.fixture
@@ -147,6 +147,17 @@ def test_speed_is_predicted_when_none_is_given():
     assert eight.cost == pytest.approx(8 * eight.hours * 2.99)
 
 
+def test_the_work_stands_beside_that_of_stock_peft():
+    """The gate of the 32B recipes, by formula; tests/test_recompute_flops.py counts it."""
+    found = planned("lora32b", gpus=8)
+    ours, stock = found.work.executed / found.work.plain, found.work.stock / found.work.plain
+    assert ours <= 1.36 and 1.40 <= stock <= 1.52 and ours <= stock - 0.1
+    line = next(line for line in found.text().splitlines() if "GFLOP/token" in line)
+    assert f"{ours:.2f} x no checkpointing" in line
+    assert f"stock TRL and PEFT execute {stock:.2f} x" in line
+    assert json.loads(found.json())["work"]["stock_to_plain"] == pytest.approx(stock)
+
+
 def test_given_lengths_decide_rows_steps_and_tokens():
     found = planned(rows=[8000, 8000, 8000, 20000], tokens_per_second=1)
     assert (len(found.rows.kept), found.rows.over_long, found.rows.sequences) == (3, 1, 2)
@@ -165,8 +176,24 @@ def test_several_gpus_hold_the_model_whole_where_it_fits(name, kind):
 def test_a_hardware_file_decides(tmp_path):
     away = Launcher(kind="zero3", processes=8, offload_parameters=True, offload_optimizer=True)
     found = planned("full32b", launcher=away)
-    assert found.fits and found.memory.host > 500e9
-    assert not planned("full32b", "train.activation_offloading=false", gpus=8).fits
+    assert found.fits and found.memory.host > 500e9 and found.tried == ()
+    sharded = Launcher(kind="fsdp2", processes=8)
+    assert not planned("full32b", "train.activation_offloading=false", launcher=sharded).fits
+
+
+def test_without_one_the_first_way_that_fits_is_taken_and_its_file_named():
+    """Full fine-tuning of 32B on eight GPUs does not fit FSDP2; the authors' ZeRO-3 does."""
+    found = planned("full32b", gpus=8)
+    assert found.fits and str(found.launcher) == "ZeRO-3, parameters and optimizer on the host"
+    text = found.text().splitlines()
+    assert text[0].endswith(f"by {found.launcher}")
+    assert text[1].startswith("  data parallel does not: ")
+    assert text[2].startswith("  FSDP2 does not: 100.") and "activation_offloading=true" in text[2]
+    launch = "accelerate launch --config_file recipes/hardware/8gpu_zero3.yaml train.py "
+    assert f"{launch}{found.recipe.path}" in found.text()
+    assert json.loads(found.json())["tried"] == list(found.tried)
+    file = read_launcher(ROOT / "recipes/hardware/8gpu_zero3.yaml")
+    assert planned("full32b", launcher=file).memory == found.memory
 
 
 def test_a_plan_refuses_what_cannot_run():
@@ -189,7 +216,7 @@ def test_a_plan_refuses_what_cannot_run():
 
 
 def test_the_rehearsal_is_planned_for_this_machine():
-    found = planned("rehearsal", "data.path=data/rehearsal/none.jsonl")
+    found = planned("rehearsal", "data.path=owner/rows")
     assert found.gpu.name == "cpu" and found.fits and found.rate is None and found.cost is None
 
 

@@ -14,9 +14,10 @@ from longcot.recipe import SECTIONS, load_recipe
 
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
 EXPERIMENTS = [path for path in RECIPES if path.parent.name != "hardware"]
-NAMES = ["base32b", "base32b_n8", "base32b_skills", "cpt9b_base", "fp8lora32b", "full32b",
+NAMES = ["base32b", "base32b_bestof", "base32b_n8", "base32b_skills", "cpt9b_base", "fp8lora32b", "full32b",
          "full32b_r1", "full7b", "latro8b_base", "latro8b_base_maj8", "lora14b", "lora32b", "lora32b_r1",
-         "lora7b", "qlora32b", "rationalyst8b_base", "rehearsal", "rehearsal_base"]  # fmt: skip
+         "lora7b", "qlora32b", "rationalyst8b_base", "rehearsal", "rehearsal_base",
+         "rehearsal_structure", "structure32b"]  # fmt: skip
 
 
 # ---- the schema

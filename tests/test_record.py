@@ -106,3 +106,15 @@ def test_a_tree_without_git_is_dirty(tmp_path, monkeypatch):
     assert record.read_commit() == ("no git", True)
     monkeypatch.setenv("PATH", str(tmp_path))  # no git program at all
     assert record.read_commit() == ("no git", True)
+
+
+def test_a_key_younger_than_the_record_had_its_default(tmp_path, monkeypatch, write_recipe):
+    path = write_recipe()
+    monkeypatch.chdir(tmp_path)
+    made = record.start_record("small", load_recipe(path))
+    made["train"] = {}
+    del made["recipe"]["model"]["load_in_fp8"], made["recipe"]["train"]["unchecked_layers"]
+    record.write_record(made)
+    assert record.open_record("small", "small", load_recipe(path))["train"] == {}
+    with pytest.raises(RecipeError, match="section 'train' differs from the one small was trained"):
+        record.open_record("small", "small", load_recipe(path, ["train.adam_beta2=0.9"]))

@@ -56,9 +56,15 @@ def test_adapters_are_counted_as_peft_makes_them(targets):
 
 def test_unknown_targets_are_refused():
     found = from_config(KNOWN["Qwen/Qwen2.5-7B"], "x")
-    lora = Lora(r=8, lora_alpha=8, lora_dropout=0.0, target_modules=("wo",), use_rslora=False)
-    with pytest.raises(ModelError, match="names none of q_proj"):
-        found.adapter(lora)
+    for targets, told in (
+        (("q_proj", "v_prj"), 'called \'v_prj\'; did you mean "v_proj"\\? .*has q_proj, k_proj'),
+        (("wo",), "no linear of a layer is called 'wo' "),
+        (".*q_proj", "cannot be counted; write all-linear, or a list of names: q_proj"),
+        ((), "cannot be counted"),
+    ):
+        lora = Lora(r=8, lora_alpha=8, lora_dropout=0.0, target_modules=targets, use_rslora=False)
+        with pytest.raises(ModelError, match=told):
+            found.adapter(lora)
 
 
 def model_of(write_recipe, name):

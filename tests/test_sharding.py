@@ -201,3 +201,38 @@ def test_a_launcher_tells_what_it_is():
     assert str(away) == "ZeRO-3, parameters and optimizer on the host"
     assert (SHARDED.shards, EIGHT.shards, ZERO.shards) == (8, 1, 8)
     assert Launcher(kind="fsdp2", processes=16, nodes=2).local == 8
+
+
+@pytest.mark.parametrize(
+    ("launcher", "command"),
+    [
+        (Launcher(), "--config_file recipes/hardware/1gpu.yaml"),
+        (EIGHT, "--config_file recipes/hardware/8gpu_ddp.yaml"),
+        (Launcher(kind="fsdp2", processes=4),
+         "--config_file recipes/hardware/8gpu_fsdp2.yaml --num_processes 4"),
+        (Launcher(kind="fsdp2", processes=16, nodes=2),
+         "--config_file recipes/hardware/2nodes_fsdp2.yaml"),
+        (Launcher(kind="zero3", processes=8, offload_parameters=True, source="mine.yaml"),
+         "--config_file mine.yaml"),
+        (Launcher(kind="zero2", processes=8), ""),  # no file of the repository sets this up
+    ],
+)  # fmt: skip
+def test_a_launcher_knows_its_settings_file(launcher, command):
+    assert launcher.command == command
+    file = command.removeprefix("--config_file ").partition(" ")[0]
+    if file.startswith("recipes"):
+        found = read_launcher(ROOT / file)
+        assert (found.kind, found.nodes) == (launcher.kind, launcher.nodes)
+        assert "--num_processes" in command or found.processes == launcher.processes
+
+
+def test_settings_say_whether_they_are_for_the_cpu():
+    said = {"cpu": True, "1gpu": None, "8gpu_ddp": False, "8gpu_fsdp2": False, "8gpu_zero3": False}
+    for name, on_cpu in said.items():
+        assert read_launcher(ROOT / f"recipes/hardware/{name}.yaml").on_cpu is on_cpu
+
+
+@pytest.mark.parametrize("processes", [0, -8])
+def test_a_launch_of_no_process_is_refused(settings, processes):
+    with pytest.raises(LaunchError, match="num_processes is .*; a number above zero"):
+        settings({**FSDP2, "num_processes": processes})

@@ -1,44 +1,24 @@
 """Tables are generated from records: the committed ones are up to date, and none invents a number."""
 
 import json
-import shutil
 
 import pytest
+from table_cases import numbers, read_line, widths_agree, write
 
 from longcot.errors import RecipeError
-from results import tables
+from results import cells, tables
 
 RUNS = tables.RESULTS / "runs"
 
 
-def numbers(shares: str, task_hash: str = "h") -> dict:
-    values = [float(s) for s in shares.split()]
-    return {
-        "accuracy": sum(values) / len(values), "interval": [0.1, 0.9], "n": len(values),
-        "samples": len(values), "mean_tokens": 12.0, "statuses": {"ran_out_of_tokens": 0.25},
-        "per_problem": shares, "task_hash": task_hash,
-    }  # fmt: skip
-
-
-def made(run: str, shares: str, train: bool, **changes) -> dict:
-    found = {
-        "run": run, "commit": "0123456789abcdef", "dirty": False,
-        "hardware": {"cores": 2, "machine": "x86_64", "memory_gib": 24.0},
-        "versions": {"torch": "1", "transformers": "2", "trl": "3", "peft": "4"},
-        "eval": {"test": numbers(shares)},
-    }  # fmt: skip
-    if train:
-        found["train"] = {"loss": 0.125, "steps": 445, "seconds": 61.0}
-    return {**found, **changes}
+def trained(**changes) -> dict:
+    return {"train": {"loss": 0.125, "steps": 445, "seconds": 61.0, "samples": 2000}, **changes}
 
 
 @pytest.fixture
 def runs(tmp_path):
-    for record in (
-        made("rehearsal_base", "0 0 0 1", train=False),
-        made("rehearsal", "1 1 1 1", train=True),
-    ):
-        (tmp_path / f"{record['run']}.json").write_text(json.dumps(record))
+    write(tmp_path, "rehearsal_base", {"test": numbers("0 0 0 1")})
+    write(tmp_path, "rehearsal", {"test": numbers("1 1 1 1")}, **trained())
     return tmp_path
 
 
@@ -62,15 +42,12 @@ def test_every_row_has_the_header_s_number_of_cells(runs):
 
 
 def test_dirty_run_is_marked(runs):
-    record = made("rehearsal", "1 1 1 1", train=True, dirty=True)
-    (runs / "rehearsal.json").write_text(json.dumps(record))
+    write(runs, "rehearsal", {"test": numbers("1 1 1 1")}, **trained(dirty=True))
     assert "| 61 s | yes |" in tables.rehearsal_page(runs)
 
 
 def test_trained_but_unscored_run_is_not_run(runs):
-    record = made("rehearsal", "1 1 1 1", train=True)
-    del record["eval"]
-    (runs / "rehearsal.json").write_text(json.dumps(record))
+    write(runs, "rehearsal", {}, **trained())
     line = next(
         x for x in tables.rehearsal_page(runs).splitlines() if x.startswith("| `rehearsal` |")
     )
@@ -100,7 +77,7 @@ def test_published_numbers_keep_a_column_of_their_own(runs):
     table = {"source": "s", "tasks": {"aime24": "AIME24", "test": "Test"}, "rows": rows}
     page = tables.published_page(runs, {"title": "T", "tables": [table, table]})
     assert "| LoRA (`recipes/lora32b.yaml`) | not run | 33.3 | not run | - |" in page
-    ours = tables.with_interval(record["eval"]["test"]) + ", n 4"
+    ours = cells.with_interval(record["eval"]["test"]) + ", n 4"
     assert "| Other (`recipes/base32b.yaml`) | not run | - | not run | 5.5 |" in page
     assert f"| Base (`recipes/rehearsal_base.yaml`) | not run | - | {ours} | 7.7 |" in page
     assert "| not run | - | 25.0%, n 4 | 8.8 |" in page
@@ -114,15 +91,51 @@ def test_published_numbers_keep_a_column_of_their_own(runs):
     assert page.count("AIME24: ours | published") == 2
 
 
+def test_a_row_of_others_alone_has_no_run(runs):
+    row = {"label": "Theirs", "aime24": "56.7 (derived)"}
+    table = {"source": "s", "tasks": {"aime24": "AIME24", "test": "Test"}, "rows": [row]}
+    page = tables.published_page(runs, {"title": "T", "tables": [table]})
+    assert read_line(page, "Theirs") == ["Theirs", "not run", "56.7 (derived)", "not run", "-"]
+
+
+def test_no_record_at_all_gives_pages_that_say_so(tmp_path):
+    for name in ("runs", "pages"):
+        (tmp_path / name).mkdir()
+    made = tables.generate(tmp_path / "runs", tmp_path / "pages")
+    for path in made:
+        if path.suffix == ".md":
+            text = path.read_text()
+            assert widths_agree(text) and "not run" in text, path.name
+
+
+def test_committed_pages_show_every_figure():
+    assert tables.unshown(tables.RESULTS) == []
+
+
 def test_stale_page_is_found(monkeypatch, tmp_path, capsys):
-    copy = tmp_path / "results"
-    shutil.copytree(tables.RESULTS, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(tables, "RESULTS", copy)
-    monkeypatch.setattr("sys.argv", ["tables"])
-    tables.main()
-    monkeypatch.setattr("sys.argv", ["tables", "--check"])
-    tables.main()
-    assert "up to date" in capsys.readouterr().out
-    (copy / "rehearsal.md").write_text("edited by hand")
-    with pytest.raises(SystemExit, match="stale: rehearsal.md"):
+    def generate(runs, folder):
+        (folder / "page.md").write_text("![](page.svg)")
+        (folder / "page.svg").write_text("<svg/>")
+        return sorted(folder.iterdir())
+
+    def run(*arguments: str):
+        monkeypatch.setattr("sys.argv", ["tables", *arguments])
         tables.main()
+        return capsys.readouterr().out
+
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    monkeypatch.setattr(tables, "generate", generate)
+    with pytest.raises(SystemExit, match="stale: page.md, page.svg; run python -m results.tables"):
+        run("--check")
+    assert not list(tmp_path.iterdir())  # --check writes nothing
+    assert "written: page.md, page.svg" in run()
+    assert "up to date" in run("--check")
+    (tmp_path / "page.md").write_text("![](page.svg) edited by hand")
+    (tmp_path / "left.svg").write_text("<svg/>")
+    (tmp_path / "other.svg").write_text("<svg/>")
+    (tmp_path / "README.md").write_text("![](other.svg)")  # written by somebody else
+    with pytest.raises(SystemExit, match="stale: page.md, left.svg;"):
+        run("--check")
+    run()
+    assert not (tmp_path / "left.svg").exists() and (tmp_path / "other.svg").exists()
+    assert "up to date" in run("--check")

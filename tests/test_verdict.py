@@ -65,7 +65,7 @@ def test_room_for_speed_is_told_with_what_it_buys():
 
 
 def test_small_models_are_told_in_megabytes():
-    text = planned("rehearsal", "data.path=none.jsonl").text()
+    text = planned("rehearsal", "data.path=owner/rows").text()
     assert "in MB" in text and table(text)["total"] > 10
     assert "this machine's memory" in text and "nothing to predict it from" in text
 
