@@ -9,10 +9,10 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from longcot import chat, perturb, rows
+from longcot import chat, perturb, rows, segment
 from longcot.damages import Change, Rewrite
 from longcot.errors import ModelError, RowError
 from longcot.opened import Opened, open_reply
@@ -29,6 +29,7 @@ class Item(NamedTuple):
     row: dict
     solution: str | None = None  # a written one, for `short`
     rewrite: Rewrite | None = None
+    starts: tuple[int, ...] | None = None  # of its thought's steps, where a judge cut them
     is_sampled: bool = False  # its tokens are counted, and it may become an example
 
 
@@ -119,6 +120,8 @@ def _make_row(item: Item, task: Task) -> Made:
     if read.is_left_out(task.format):
         return Made()
     opened = open_reply(read.reply)
+    if item.starts and opened.steps:
+        opened = replace(opened, steps=segment.cut(opened.steps.join(), item.starts[1:]))
     found = [find_reply(variant, item, read, opened, task.donors) for variant in task.variants]
     sampled, tokens = item.is_sampled, [0] * (len(found) + 1)
     if sampled and task.tokenizer:

@@ -11,6 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from data_prep.conditions import NO_TAGS, Item, Task, name_question, read_item
+from data_prep.cuts import Cuts
 from data_prep.reflections import Edits
 from longcot import perturb, rows
 from longcot.errors import RowError
@@ -85,8 +86,7 @@ def take_survey(path: str, revision: str, donors: bool) -> Survey:
         raise RowError(
             f"{path}:1: {told or 'no rows in it'}; a file of training rows is wanted ({rows.FORMS})"
         )
-    has_thought = survey.format != "plain"
-    survey.sample = frozenset(number for tagged, _, number in ranked if tagged == has_thought)
+    survey.sample = frozenset(number for *_, number in ranked)
     return survey
 
 
@@ -218,14 +218,20 @@ class Inputs:
 
 
 def read_rows(
-    survey: Survey, revision: str, solutions: dict[str, str], edits: Edits | None
+    survey: Survey,
+    revision: str,
+    solutions: dict[str, str],
+    edits: Edits | None = None,
+    cuts: Cuts | None = None,
 ) -> Iterator[Item]:
-    """The surveyed rows with their written solutions and the judge's edits."""
+    """The surveyed rows with their written solutions, the judge's edits and cuts."""
     for item in read_items(survey.path, revision):
         solution = find_solution(item, survey.name, solutions)
-        rewrite = edits.find(read_item(item, survey.name)) if edits else None
+        read = read_item(item, survey.name) if edits or cuts else None
+        rewrite = edits.find(read) if edits and read else None
+        starts = cuts.find(read) if cuts and read else None
         sampled = item.number in survey.sample
-        yield item._replace(solution=solution, rewrite=rewrite, is_sampled=sampled)
+        yield item._replace(solution=solution, rewrite=rewrite, starts=starts, is_sampled=sampled)
 
 
 def read_wrong(wrong: Wrong) -> Iterator[Item]:

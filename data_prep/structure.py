@@ -20,14 +20,15 @@ from typing import Any, BinaryIO
 
 from tqdm import tqdm
 
-from data_prep import matching, reflections, sidebyside, tallies
+from data_prep import cuts, matching, reflections, sidebyside, tallies
 from data_prep.conditions import Item, Task, load_tokenizer, make_rows, read_item
+from data_prep.cuts import Cuts
 from data_prep.distill import positive, spread
 from data_prep.matching import Inputs
 from data_prep.mixture import Asked
 from data_prep.reflections import Edits
 from data_prep.tallies import Tally
-from longcot import perturb, rows
+from longcot import perturb, rows, segment
 from longcot.errors import RecipeError, RowError, plainly
 from longcot.perturb import Variant
 from longcot.workers import map_rows
@@ -105,7 +106,7 @@ def read_inputs(arguments: argparse.Namespace) -> Inputs:
 def write(inputs: Inputs, arguments: argparse.Namespace) -> dict[str, Any]:
     """Write every condition's file, the manifest and the report; gives the manifest."""
     out, survey = arguments.out, inputs.survey
-    edits = ask_judge(inputs, arguments)
+    edits, cut = ask_judge(inputs, arguments)
     task = inputs.task(arguments.tokenizer)
     found = {variant.name: Tally() for variant in inputs.variants}
     with ExitStack() as stack:
@@ -119,17 +120,20 @@ def write(inputs: Inputs, arguments: argparse.Namespace) -> dict[str, Any]:
                     found[name].add(row, cell)
 
         names = [variant.name for variant in task.variants]
-        items = matching.read_rows(survey, arguments.revision, inputs.solutions, edits)
+        items = matching.read_rows(survey, arguments.revision, inputs.solutions, edits, cut)
         take(task, names, items, survey.rows)
         if inputs.wrong:
             name = matching.name_file(inputs.wrong.path)
             own = replace(task, name=name, variants=(SAME,), donors=perturb.Donors((), ()))
             take(own, ["wrong"], matching.read_wrong(inputs.wrong), len(inputs.wrong.numbers))
-    judge = None
+    judge = {"model": arguments.judge_model}
     if edits:
-        sampling = reflections.SAMPLING
-        judge = {"model": arguments.judge_model, "prompt": reflections.fingerprint(), **sampling}
-    used = {"tokenizer": arguments.tokenizer, "judge": judge}
+        judge |= {"prompt": reflections.fingerprint(), **reflections.SAMPLING}
+    if cut:
+        by_rules = dict(sorted(cut.fallbacks.items()))
+        told = {"prompt": segment.judge_fingerprint(), **cuts.SAMPLING}
+        judge["steps"] = {**told, "by rules": by_rules}
+    used = {"tokenizer": arguments.tokenizer, "judge": judge if edits or cut else None}
     manifest = tallies.describe(inputs, found, used)
     rows.write_json(out / "manifest.json", manifest)
     examples = {name: tally.example for name, tally in found.items() if tally.example}
@@ -162,22 +166,25 @@ def check_out(out: Path, variants: list[Variant]) -> None:
             raise RowError(f"{out / name} exists; remove it, or write with --out to another folder")
 
 
-def ask_judge(inputs: Inputs, arguments: argparse.Namespace) -> Edits | None:
-    """The judge's edits, where a condition wants them."""
-    asking = [variant for variant in inputs.variants if variant.asks_judge]
-    if not asking:
-        return None
-    judge = Asked(
-        model=arguments.judge_model,
-        urls=tuple(arguments.judge),
-        api_key_env=arguments.judge_key_env,
-        **reflections.SAMPLING,
-    )
-    items = matching.read_items(arguments.file, arguments.revision)
-    folder = arguments.out / "judge"
-    return reflections.ask_judge(
-        items, inputs.survey.name, asking, judge, folder, inputs.source, arguments.retry_failed
-    )
+def ask_judge(inputs: Inputs, arguments: argparse.Namespace) -> tuple[Edits | None, Cuts | None]:
+    """The judge's edits where a condition wants them, and its cuts with --judge-steps."""
+    edits, cut, name = None, None, inputs.survey.name
+    folder, again = arguments.out / "judge", arguments.retry_failed
+
+    def items() -> Iterator[Item]:
+        return matching.read_items(arguments.file, arguments.revision)
+
+    def judge(settings: dict[str, Any]) -> Asked:
+        key, urls = arguments.judge_key_env, tuple(arguments.judge)
+        return Asked(model=arguments.judge_model, urls=urls, api_key_env=key, **settings)
+
+    if asking := [variant for variant in inputs.variants if variant.asks_judge]:
+        asked = judge(reflections.SAMPLING)
+        edits = reflections.ask_judge(items(), name, asking, asked, folder, inputs.source, again)
+    if arguments.judge_steps:
+        asked = judge(cuts.SAMPLING)
+        cut = cuts.ask_cuts(items(), name, asked, folder, inputs.source, again)
+    return edits, cut
 
 
 # ---- looking
@@ -227,6 +234,7 @@ def main() -> None:
     add("--revision", default="main", help="commit or branch of a hub data set")
     add("--judge", nargs="+", metavar="URL", help="the model that rewrites keywords..._judge")
     add("--judge-model", metavar="MODEL")
+    add("--judge-steps", action="store_true", help="it cuts the steps as well, instead of rules")
     add("--judge-key-env", metavar="NAME", help="environment variable that holds its key")
     add("--retry-failed", action="store_true", help="ask the judge's failed calls again")
     add("--workers", type=positive, default=1, help="processes (default 1)")
@@ -236,6 +244,8 @@ def main() -> None:
         parser.error("--out FOLDER or --preview is wanted")
     if bool(arguments.judge) != bool(arguments.judge_model):
         parser.error("--judge and --judge-model go together")
+    if arguments.judge_steps and not arguments.judge:
+        parser.error("--judge-steps needs --judge URL and --judge-model MODEL")
     inputs = read_inputs(arguments)
     for name, why in inputs.not_made.items():
         print(f"not made: {name} {why}")

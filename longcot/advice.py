@@ -30,7 +30,7 @@ def setup_of(recipe: Recipe, launcher: Launcher, longest: int) -> Setup:
     attention = asked if asked in ("eager", "sdpa") else "flash"
     if train.use_cpu and asked == "auto":
         attention = "sdpa"
-    row = data.max_length if data.packing else min(longest, data.max_length)
+    row = min(longest, data.max_length)
     padded = data.packing or train.per_device_train_batch_size > 1
     base = "nf4" if model.load_in_4bit else "fp8" if model.load_in_fp8 else model.dtype
     return Setup(

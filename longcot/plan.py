@@ -16,6 +16,7 @@ from longcot.advice import Advice, advise, choose, relieve, setup_of, spend
 from longcot.errors import LaunchError, ModelError, RecipeError
 from longcot.flops import Work, count_on_meta, count_work, seconds_per_token
 from longcot.hardware import GPUS, Gpu, find_gpu
+from longcot.launch import quiet_libraries
 from longcot.memory import Memory, Setup, estimate, trainable
 from longcot.recipe import Recipe, Train
 from longcot.shapes import Shapes, read_shapes
@@ -169,6 +170,8 @@ def describe(recipe: Recipe, options: argparse.Namespace) -> str:
         launcher, gpus = read_launcher(gpus), "1"
     elif not (gpus.isascii() and gpus.isdigit()):
         raise LaunchError(f"--gpus {gpus}: a number is wanted, or an accelerate file (.yaml)")
+    if options.count:
+        quiet_libraries()
     plan = make_plan(
         recipe,
         gpus=int(gpus),

@@ -9,7 +9,7 @@ tables, display maths or tags, so that the steps joined are the thought again, b
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,7 @@ class Steps:
 
 def split_steps(thought: str) -> Steps:
     """The steps of a thought by rules, in time linear in its length; whitespace alone has none."""
-    return _cut(thought, [place for place, _, is_break in _pieces(thought) if is_break])
+    return cut(thought, [place for place, _, is_break in _pieces(thought) if is_break])
 
 
 def kind_of(step: str) -> str:
@@ -46,7 +46,7 @@ def is_reflection(step: str) -> bool:
     return kind_of(step) != "other"
 
 
-def _cut(thought: str, places: list[int]) -> Steps:
+def cut(thought: str, places: Sequence[int]) -> Steps:
     """The steps that begin at the first character that is no space and at `places`, ascending."""
     start = len(thought) - len(thought.lstrip())
     if start == len(thought):
@@ -151,7 +151,7 @@ class Judged:
 def judge_messages(question: str, thought: str) -> list[dict]:
     """The chat in which a judge model is shown the numbered pieces of one thought."""
     places = candidates(thought)
-    pieces = _cut(thought, places[1:])
+    pieces = cut(thought, places[1:])
     shown = [
         ("\n\n" if gap.count("\n") > 1 else "\n") * (number > 1) + f"[{number}] {text}"
         for number, (gap, text) in enumerate(zip(pieces.gaps, pieces.texts), 1)
@@ -171,7 +171,7 @@ def read_judge(thought: str, answer: client.Answer) -> Judged:
     numbers, fault = _read_numbers(answer, len(places))
     if fault:
         return Judged(split_steps(thought), fault)
-    return Judged(_cut(thought, [places[number - 1] for number in numbers if number > 1]), None)
+    return Judged(cut(thought, [places[number - 1] for number in numbers if number > 1]), None)
 
 
 def _read_numbers(answer: client.Answer, count: int) -> tuple[list[int], str | None]:

@@ -107,8 +107,9 @@ def balance(recipe: Recipe, trainer: Any, processes: int) -> None:
     if processes == 1 or not recipe.data.packing:
         return
     try:
-        setup = setup_of(recipe, launcher_here(), recipe.data.max_length)
-        costs = count_costs(read_shapes(recipe.model), setup, trainer.train_dataset["seq_lengths"])
+        rows = list(trainer.train_dataset["seq_lengths"])
+        setup = setup_of(recipe, launcher_here(), max(map(sum, rows)))
+        costs = count_costs(read_shapes(recipe.model), setup, rows)
     except ModelError:
         return
     width = processes * recipe.train.per_device_train_batch_size

@@ -22,7 +22,9 @@ def setup_for(contender: str, recipe: Recipe, shapes: Shapes, ran: dict | None =
     """How a contender trains, as `memory` and `flops` see it; `ran`: as what it really used says."""
     setup = setup_of(recipe, Launcher(), recipe.data.max_length)
     cuda = setup.cuda
-    rival = replace(setup, checkpointing=True, unchecked=0, offload=False, branch_first=False)
+    rival = replace(
+        setup, checkpointing=True, unchecked=0, offload=False, branch_first=False, cast_inputs=True
+    )
     eight_bit = "adamw_8bit" if cuda else "adamw_torch_fused"
     setup = {
         "trl_plain": replace(

@@ -111,7 +111,7 @@ def measure(job: dict[str, Any]) -> None:
     )  # fmt: skip
     recipe = replace(recipe, train=train)
     shapes = replace(read_shapes(recipe.model), layers=job["layers"])
-    watch = ProcessTime("cpu") if train.use_cpu else speed.Watch("cuda")
+    watch = speed.Watch("cpu" if train.use_cpu else "cuda")
     make = {"trl_plain": trl_plain, "trl_best": trl_best, "unsloth": unsloth}
     trainer = make.get(job["contender"], ours)(recipe, shapes, dataset, Path(job["folder"]))
     trainer.add_callback(watch)
@@ -129,13 +129,6 @@ def measure(job: dict[str, Any]) -> None:
         prepared=prepared,
     )
     rows.write_json(job["record"], {**job["entry"], **found, "status": "measured"})
-
-
-class ProcessTime(speed.Watch):
-    """On CPU, seconds of processor time: neighbours come and go between one contender and the next."""
-
-    def _now(self) -> float:
-        return time.process_time()
 
 
 class Deadline(TrainerCallback):

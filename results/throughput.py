@@ -54,6 +54,7 @@ def read_arguments() -> argparse.Namespace:
     add("--steps", type=int, default=6, help="timed steps, after 3 that are not (default 6)")
     add("--budget", type=float, default=540.0, help="seconds for everything (default 540)")
     add("--records", type=Path, default=RECORDS, help=argparse.SUPPRESS)
+    add("--work", type=Path, default=WORK, help=argparse.SUPPRESS)
     add("--page", action="store_true", help="measure nothing, write the page")
     add("--check", action="store_true", help="measure nothing; exit 1 if the page is stale")
     add("--child", type=Path, help=argparse.SUPPRESS)
@@ -98,7 +99,7 @@ def measure_all(arguments: argparse.Namespace, began: float) -> None:
     end = began + arguments.budget
     prepared = prepare(recipes[0], arguments, end)
     card = figures.find_card(prepared["device"])
-    failed, startup = [], STARTUP
+    work, failed, startup = arguments.work, [], STARTUP
     for contender, recipe, layers in contenders(recipes, arguments):
         name = f"{figures.slug(prepared['device'])}-{contender}-{layers}"
         path = arguments.records / f"{name}.json"
@@ -113,11 +114,11 @@ def measure_all(arguments: argparse.Namespace, began: float) -> None:
         else:
             job = {
                 "contender": contender, "recipe": recipe.path, "overrides": recipe.overrides,
-                "layers": layers, "rows": str(WORK / "rows.jsonl"), "folder": str(WORK / name),
-                "prepared": str(WORK / "prepared.json"), "record": str(WORK / f"{name}.json"),
+                "layers": layers, "rows": str(work / "rows.jsonl"), "folder": str(work / name),
+                "prepared": str(work / "prepared.json"), "record": str(work / f"{name}.json"),
                 "deadline": end, "entry": entry,
             }  # fmt: skip
-            entry = run_job(job, WORK / f"{name}.log", end) or rows.read_json(job["record"])
+            entry = run_job(job, work / f"{name}.log", end) or rows.read_json(job["record"])
             if entry["status"] == "measured":  # how long it takes here before the first step
                 steps = entry["steps"] + entry["warm_up"]
                 startup = left - (end - time.time()) - steps * entry["seconds"][1]
@@ -125,7 +126,7 @@ def measure_all(arguments: argparse.Namespace, began: float) -> None:
         failed += [name] if entry["status"] == "failed" else []
         print(f"{name}: {line(entry)}", flush=True)
     if failed:
-        print(f"failed: {', '.join(failed)}; logs in {WORK}", file=sys.stderr)
+        print(f"failed: {', '.join(failed)}; logs in {work}", file=sys.stderr)
 
 
 def check(recipes: list[Recipe], arguments: argparse.Namespace) -> None:
@@ -173,13 +174,13 @@ def prepare(recipe: Recipe, arguments: argparse.Namespace, end: float) -> dict[s
     """Rows and ceilings, made in a child: this process never holds the GPU."""
     if missing := absent(["trl", "datasets", "peft"]):
         raise LaunchError(f"{', '.join(missing)} not installed, so no contender can run")
-    path = WORK / "prepared.json"
+    path = arguments.work / "prepared.json"
     path.unlink(missing_ok=True)
     job = {
         "contender": "prepare", "recipe": recipe.path, "overrides": recipe.overrides,
-        "steps": arguments.steps, "rows": str(WORK / "rows.jsonl"), "record": str(path),
+        "steps": arguments.steps, "rows": str(arguments.work / "rows.jsonl"), "record": str(path),
     }  # fmt: skip
-    failure = run_job(job, WORK / "prepare.log", end)
+    failure = run_job(job, arguments.work / "prepare.log", end)
     if not path.exists():
         raise LaunchError(f"rows and ceilings: {failure['reason'] if failure else 'no file'}")
     if failure:

@@ -25,7 +25,9 @@ def reply(number: int, answer: int | None = None) -> str:
 
 def right_row(number: int) -> dict:
     columns = {"id": f"r{number}", "source": "apples", "answer": str(number), "system": "Think."}
-    written = {"solution": f"There are {number} of them: \\boxed{{{number}}}."}
+    written = {
+        "solution": f"There are {number} of them, counted basket by basket and added up: \\boxed{{{number}}}."
+    }
     return sharegpt(question(number), reply(number), **columns, **written)
 
 

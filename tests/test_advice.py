@@ -7,7 +7,7 @@ from conftest import ROOT
 from memory_cases import shapes_of
 
 from longcot import advice, memory
-from longcot.advice import advise, relieve, setup_of, spend
+from longcot.advice import advise, choose, relieve, setup_of, spend
 from longcot.hardware import find_gpu
 from longcot.recipe import load_recipe
 from longcot.shapes import KNOWN
@@ -154,6 +154,33 @@ def test_where_nothing_helps_it_is_said(monkeypatch):
     assert found.changes == ()
     monkeypatch.setattr(advice, "GPUS", {"tiny": tiny})
     assert advise(recipe("full32b", *PLAIN), ONE, tiny, ROW, QWEN_32B).others == ()
+
+
+# ---- how so many GPUs share the work
+
+
+@pytest.mark.parametrize(
+    ("name", "gpus", "kind", "tried"),
+    [
+        ("qlora32b", 8, "ddp", []),
+        ("lora32b", 8, "fsdp2", ["data parallel"]),
+        ("full32b", 8, "zero3", ["data parallel", "FSDP2"]),
+        ("full32b", 16, "fsdp2", ["data parallel"]),
+        ("lora32b", 2, "fsdp2", ["data parallel"]),
+    ],
+)
+def test_the_first_way_that_fits_is_chosen(name, gpus, kind, tried):
+    way, told = choose(recipe(name), gpus, H100, ROW, QWEN_32B)
+    assert (way.kind, way.processes, way.nodes) == (kind, gpus, 1 + (gpus > 8))
+    assert total(recipe(name), way) <= H100.usable
+    assert [line.partition(" does not: ")[0] for line in told] == tried
+
+
+def test_where_no_way_fits_the_plan_still_has_one():
+    way, told = choose(recipe("full32b"), 8, dataclasses.replace(H100, mib=20000), ROW, QWEN_32B)
+    assert (way.kind, told) == ("fsdp2", ())
+    way, told = choose(recipe("qlora32b"), 2, SMALL_CARD, ROW, QWEN_32B)
+    assert (way.kind, told) == ("ddp", ())
 
 
 # ---- after all it did not fit, or there is room to spare

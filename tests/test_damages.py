@@ -130,6 +130,19 @@ def test_deleted_steps_are_drawn_anywhere_or_in_a_row():
         assert made.texts == tuple(left) and change.touched == 2
 
 
+def test_of_two_gaps_that_meet_the_blank_line_stays():
+    reply = thought(
+        "It is one apple here. Wait, two.\n\nHmm, maybe it is three. Wait, no, it is four.", "4"
+    )
+    opened = open_reply(reply)
+    assert opened.steps.gaps == ("", " ", "\n\n", " ", "")
+    for seed in range(20):
+        made, *_ = do(reply, "delete", 50, seed=seed)
+        one, other = (opened.texts.index(text) for text in made.texts)
+        met = opened.steps.gaps[one + 1 : other + 1]
+        assert made.steps.gaps[1] == ("\n\n" if "\n\n" in met else " ")
+
+
 def test_without_any_step_the_solution_in_its_tags_is_left():
     made, change, fault = do(LONG, "delete", 100)
     assert fault is None and change == ("steps", 6, 6, 6) and made.texts == ()

@@ -66,6 +66,14 @@ def test_sentences_end_with_a_stop_or_a_line():
     ]
 
 
+def test_white_space_around_a_line_end_is_all_one_gap():
+    cut, found = open_reply(
+        "<think>Hmm, one \t\n two wait  three!\u2003Four.)\nFive</think>"
+    ).sentences
+    assert cut[0].texts == ("Hmm, one", "two wait  three!", "Four.)", "Five")
+    assert cut[0].gaps == ("", " \t\n ", "\u2003", "\n", "") and found == [(0, 0), (0, 1)]
+
+
 def test_long_runs_of_white_space_digits_or_words_are_cut_in_linear_time():
     for text in (
         " " * 300_000,
@@ -74,5 +82,5 @@ def test_long_runs_of_white_space_digits_or_words_are_cut_in_linear_time():
         "1.1" * 100_000,
         "wait. " * 50_000,
     ):
-        opened = open_reply(f"<think>Wait. {text}.</think> 1")  # quadratic, it would take minutes
+        opened = open_reply(f"<think>Wait {text}.</think> 1")  # quadratic, it would take minutes
         assert opened.sentences[1] and pieces(opened.numbers)

@@ -101,7 +101,7 @@ def test_kinds():
 
 def test_pieces_for_a_judge_are_sentences_lines_and_paragraphs_but_no_bullets():
     thought = "See Dr. Fu, i.e. him. He won $5. Then 3.5 more?\n1. Add. It is\nso.\n- one\n- two. Yes.\n\n* x"
-    pieces = segment._cut(thought, segment.candidates(thought)[1:]).texts
+    pieces = segment.cut(thought, segment.candidates(thought)[1:]).texts
     assert pieces == (
         "See Dr. Fu, i.e. him.",
         "He won $5.",
@@ -112,7 +112,7 @@ def test_pieces_for_a_judge_are_sentences_lines_and_paragraphs_but_no_bullets():
         "Yes.",
         "* x",
     )
-    assert segment._cut("a1, ... < 5. + 6", segment.candidates("a1, ... < 5. + 6")[1:]).gaps == (
+    assert segment.cut("a1, ... < 5. + 6", segment.candidates("a1, ... < 5. + 6")[1:]).gaps == (
         "",
         "",
     )

@@ -28,13 +28,13 @@ def test_ten_thousand_texts_come_back(texts, count):
 
 def test_a_judges_pieces_come_back_too(texts):
     def split_all(text: str) -> Steps:
-        return segment._cut(text, segment.candidates(text)[1:])
+        return segment.cut(text, segment.candidates(text)[1:])
 
     assert [text for text, held in texts[:2000] if faults(split_all, text, held)] == []
 
 
 def at_blank_lines(text: str) -> Steps:
-    return segment._cut(text, [found.end() for found in re.finditer(r"\n\n(?=\S)", text)])
+    return segment.cut(text, [found.end() for found in re.finditer(r"\n\n(?=\S)", text)])
 
 
 PLANTED = {

@@ -57,7 +57,7 @@ def test_adapters_are_counted_as_peft_makes_them(targets):
 def test_unknown_targets_are_refused():
     found = from_config(KNOWN["Qwen/Qwen2.5-7B"], "x")
     for targets, told in (
-        (("q_proj", "v_prj"), 'called \'v_prj\'; did you mean "v_proj"\\? .*has q_proj, k_proj'),
+        (("q_proj", "v_prj"), "called 'v_prj'; did you mean \"v_proj\"\\? .*has q_proj, k_proj"),
         (("wo",), "no linear of a layer is called 'wo' "),
         (".*q_proj", "cannot be counted; write all-linear, or a list of names: q_proj"),
         ((), "cannot be counted"),

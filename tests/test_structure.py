@@ -77,7 +77,10 @@ def test_nothing_but_the_reply_differs_from_the_source(made):
         last(row) == reply(int(key[1:])) for key, row in read(folder / "out", "correct").items()
     )
     short = read(folder / "out", "short")
-    assert last(short["r12"]) == "There are 12 of them: \\boxed{12}."
+    assert (
+        last(short["r12"])
+        == "There are 12 of them, counted basket by basket and added up: \\boxed{12}."
+    )
 
 
 def test_replies_are_those_of_damage_and_the_figures_add_up(made):

@@ -165,10 +165,11 @@ def test_two_cuts_tell_the_whole():
     assert "100.0 ms a layer, 100.0 ms besides; 64 layers by that: 2,462 tokens/s" in page
 
 
-def test_no_speed_of_a_cpu_is_printed_but_ratios():
+def test_no_speed_of_a_cpu_is_printed():
     cpu = {"device": "cpu", "peak_bytes": None, "name": "cpu-x-4"}
     page = throughput_page.page([measured("trl_plain", **cpu), measured("ours_rehearsal", **cpu)])
-    assert "1.00x" in page and "32,000" not in page and "Nothing was measured on a GPU" in page
+    assert "| ours, rehearsal | 4 | 12.000000 | 12.000000 |" in page
+    assert "32,000" not in page and "1.00x" not in page and "Nothing was measured on a GPU" in page
 
 
 def test_a_stale_page_is_noticed(tmp_path):
@@ -189,7 +190,7 @@ def test_a_stale_page_is_noticed(tmp_path):
 
 
 def ask_for(**given):
-    defaults = {"layers": None, "full": False, "contenders": None, "steps": 2}
+    defaults = {"layers": None, "full": False, "contenders": None, "steps": 2, "words": []}
     return type("Arguments", (), {**defaults, **given})
 
 
@@ -234,7 +235,22 @@ def test_a_missing_package_is_named(monkeypatch):
     assert throughput.find_missing("unsloth", QLORA) == ["bitsandbytes", "unsloth"]
     gone.add("trl")
     with pytest.raises(LaunchError, match="trl not installed, so no contender can run"):
-        throughput.prepare(QLORA, ask_for(), time.time())
+        throughput.prepare(QLORA, ask_for(work=None), time.time())
+
+
+def test_what_does_not_fit_the_budget_is_skipped_and_says_so(tmp_path, monkeypatch):
+    def run_job(job, log, end):
+        raise AssertionError(f"{job['contender']} was run")
+
+    monkeypatch.setattr(throughput, "prepare", lambda *given: PREPARED)
+    monkeypatch.setattr(throughput, "run_job", run_job)
+    monkeypatch.setattr(throughput, "absent", lambda packages: [])
+    monkeypatch.chdir(ROOT)
+    given = ask_for(layers="4", budget=100.0, records=tmp_path, work=tmp_path)
+    throughput.measure_all(given, time.time() - 70)
+    found = [json.loads(path.read_text()) for path in tmp_path.glob("h100-*.json")]
+    assert len(found) == 5 and {entry["status"] for entry in found} == {"skipped"}
+    assert "wants about 4" in found[0]["reason"] and "30 s of the budget" in found[0]["reason"]
 
 
 def test_a_gap_never_replaces_figures(tmp_path):

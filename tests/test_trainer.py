@@ -127,6 +127,41 @@ def test_a_row_that_does_not_fit_is_told_with_advice(monkeypatch):
     first.on_train_begin(cuda, None, None)
 
 
+@pytest.mark.parametrize(
+    ("changes", "processes", "width"),
+    [
+        ({}, 1, None),
+        ({}, 2, 2),
+        ({"data": {"packing": False}}, 2, None),
+        ({"model": {"model_name_or_path": "no/where"}}, 2, None),  # its work cannot be counted
+    ],
+)
+def test_packed_rows_of_several_processes_are_put_in_order(
+    write_recipe, tiny_model_dir, changes, processes, width
+):
+    path = {"model_name_or_path": str(tiny_model_dir)}
+    changes = {"model": path, "data": {"packing": True}, **changes}
+    added = []
+    trainer = SimpleNamespace(
+        train_dataset={"seq_lengths": [[9], [9, 9], [2]]}, add_callback=added.append
+    )
+    setup.balance(load_recipe(write_recipe(**changes)), trainer, processes)
+    assert [callback.order.width for callback in added] == ([width] if width else [])
+    for callback in added:
+        assert callback.order.sorted == [1, 0, 2]  # dearest first
+        loader = SimpleNamespace(set_sampler=added.append)
+        callback.on_train_begin(None, None, None, train_dataloader=loader)
+        assert added.pop() is callback.order
+
+
+def test_a_run_that_is_not_as_launched_is_refused(monkeypatch):
+    trainer = SimpleNamespace(model_wrapped=torch.nn.Linear(2, 2))
+    setup.AsLaunched(trainer).on_train_begin(None, None, None)
+    monkeypatch.setattr(setup, "launcher_here", lambda: Launcher(kind="ddp", processes=2))
+    with pytest.raises(LaunchError, match="asked for data parallel over 2"):
+        setup.AsLaunched(trainer).on_train_begin(None, None, None)
+
+
 def test_settings_are_the_recipes(write_recipe, tmp_path):
     train = {"max_steps": 7, "weight_decay": 0.25, "max_grad_norm": 0.5, "warmup_steps": 0.1,
              "gradient_checkpointing": True, "activation_offloading": True, "optim": "adamw_8bit",
