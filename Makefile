@@ -10,7 +10,7 @@ help:
 	@echo "make rehearsal        the whole method on this machine: data, base, LoRA, scores, table"
 	@echo "make rehearsal-seeds  the same with two more seeds and with fewer traces (longer)"
 	@echo "make rehearsal-distill  a data set made by the tuned model behind a URL"
-	@echo "make rehearsal-structure  what in a trace teaches: 19 kinds of damage, 3 seeds each (longest)"
+	@echo "make rehearsal-structure  what in a trace teaches: 19 conditions, 3 seeds each (most of an hour)"
 	@echo "make test             style, types and every test"
 	@echo "make test-fast        tests of a few seconds only"
 	@echo "make tables           generate results/*.md and figures from results/runs/*.json"

@@ -36,7 +36,7 @@ class Item(NamedTuple):
 class Cell(NamedTuple):
     """One row under one condition."""
 
-    line: bytes
+    line: bytes  # empty: this condition goes without the row
     unchanged: str | None
     changes: tuple[Change, ...]
     distance: int | None  # steps inserted, deleted or replaced; None: there are no steps to compare
@@ -132,7 +132,7 @@ def _make_row(item: Item, task: Task) -> Made:
     for damaged, count in zip(found, tokens[1:], strict=True):
         distance = edit_distance(opened.texts, damaged.texts) if damaged.changes else None
         shown = damaged.reply if sampled and damaged.reply != read.reply else None
-        line = write(damaged.reply)
+        line = b"" if damaged.unchanged == NO_SOLUTION else write(damaged.reply)
         cells.append(Cell(line, damaged.unchanged, damaged.changes, distance, count, shown))
     kept = read.reply if sampled else None
     return Made(kept, read.format, len(opened.texts), tokens[0], tuple(cells))

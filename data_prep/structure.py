@@ -52,6 +52,8 @@ def choose(arguments: argparse.Namespace) -> tuple[list[Variant], set[str]]:
     ]
     known = [] if arguments.only else list(map(perturb.read_variant, perturb.CONDITIONS))
     wanted = {variant.name: variant for variant in [*known, *named]}
+    if not wanted:
+        raise RecipeError(f"--only {arguments.only!r} names no condition")
     return list(wanted.values()), {variant.name for variant in named}
 
 
@@ -80,6 +82,8 @@ def read_inputs(arguments: argparse.Namespace) -> Inputs:
     if arguments.tokenizer:
         load_tokenizer(arguments.tokenizer)  # its absence is told before the work
     source = rows.hash_source(arguments.file, arguments.revision)
+    if arguments.solutions and rows.is_local(arguments.solutions):
+        rows.hash_source(arguments.solutions, "main")  # told now if it is not there
     if arguments.wrong and rows.hash_source(arguments.wrong, "main") == source:
         raise RowError(
             f"--wrong {arguments.wrong} is FILE itself; its rows would be right and wrong"
@@ -255,9 +259,15 @@ def main() -> None:
     manifest = write(inputs, arguments)
     for name, entry in manifest["conditions"].items():
         unchanged = ", ".join(f"{n:,} x {why}" for why, n in entry["unchanged"].items())
-        print(
-            f"{name}: {entry['rows']:,} rows" + (f"; unchanged: {unchanged}" if unchanged else "")
+        left_out = "".join(
+            f"; left out: {n:,} x {why}" for why, n in entry.get("left_out", {}).items()
         )
+        told = left_out + (f"; unchanged: {unchanged}" if unchanged else "")
+        print(f"{name}: {entry['rows']:,} rows{told}")
+        if entry["rows"] == sum(entry["unchanged"].values()):
+            print(f"warning: {name} changes no row; train on nothing of that name")
+    if wrong := manifest.get("wrong"):
+        print("wrong: {matched:,} matched, {drawn:,} drawn, {missing:,} missing".format(**wrong))
     print(f"{arguments.out}: {len(manifest['conditions'])} conditions, manifest.json, report.md")
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from data_prep import matching, sidebyside
-from data_prep.conditions import Cell, Made
+from data_prep.conditions import NO_SOLUTION, Cell, Made
 from data_prep.matching import Inputs
 from longcot import record, rows
 
@@ -16,6 +16,7 @@ class Tally:
     """The figures of one condition, row by row."""
 
     rows: int = 0
+    left_out: int = 0  # rows without a written solution, of `short`
     unchanged: Counter[str] = field(default_factory=Counter)
     units: dict[int, list] = field(default_factory=dict)  # part: unit, of, touched, differs
     compared: int = 0  # rows with steps before and after
@@ -32,6 +33,9 @@ class Tally:
 
     def add(self, made: Made, cell: Cell) -> None:
         """Count one row."""
+        if not cell.line:
+            self.left_out += 1
+            return
         self.rows += 1
         self.digest.update(cell.line)
         self.formats[made.format] += 1
@@ -56,6 +60,8 @@ class Tally:
         """The manifest's entry: means are per row; `edited` is the share of the steps."""
         entry: dict[str, Any] = {"rows": self.rows, "chat.format": format}
         entry["unchanged"] = dict(sorted(self.unchanged.items()))
+        if self.left_out:
+            entry["left_out"] = {NO_SOLUTION: self.left_out}
         names = ("unit", "of", "touched", "differs")
         entry["changes"] = [dict(zip(names, total, strict=True)) for total in self.units.values()]
         if self.compared:
@@ -121,6 +127,8 @@ def tell(manifest: dict[str, Any], examples: dict[str, tuple[str, str]]) -> str:
     for name, why in manifest["not_made"].items():
         lines += [f"Not made: `{name}` {why}."]
     for name, entry in manifest["conditions"].items():
+        for why, n in entry.get("left_out", {}).items():
+            lines += [f"- `{name}` goes without {n:,} rows: {why}"]
         if reasons := ", ".join(f"{n:,} x {why}" for why, n in entry["unchanged"].items()):
             lines += [f"- `{name}` leaves rows as they are: {reasons}"]
     lines += ["", f"One sampled row each; {sidebyside.MARKS}."]

@@ -1,5 +1,6 @@
 """The page of the CPU-sized twin of `structure`: every condition with several seeds."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,15 @@ from results.distill import best_of_lines
 from results.structure import (
     compared,
     find_level,
+    find_row,
     forest_rows,
-    is_clear_drop,
     published_gap,
     simultaneous,
 )
 
 SEEDS = (0, 1, 2)
 TASK = "test"  # the held-out problems
-LARGE = 10  # points: where a large drop begins
+HALF = 0.5  # of what correct traces gain over the base: a large drop loses more
 AMOUNTS = ("rehearsal_base", "rehearsal_n500", "rehearsal_n1000", "rehearsal")
 BEST_OF = "rehearsal_structure_bestof"
 Seeds = Mapping[int, Mapping[str, Any]]  # a condition's figures by seed, of those that ran
@@ -33,11 +34,12 @@ def write_page(runs: Path, published: Mapping, folder: Path) -> str:
         one["condition"]: difference(found["correct"], found[one["condition"]], find_level(page))
         for one in compared(page)
     }
+    line = line_of(found)
     lines = [cells.HEADER, "# Rehearsal of structure: what in a trace teaches, at CPU size", ""]
-    lines += explanation(page, published["rehearsal_structure"]["note"])
-    lines += table(page, found, differences)
-    lines += ["", *summary(page, differences), ""]
-    lines += forest(page, differences, folder)
+    lines += explanation(page, published["rehearsal_structure"]["note"], line)
+    lines += table(page, found, differences, line)
+    lines += ["", *summary(page, differences, line), ""]
+    lines += forest(page, differences, line, folder)
     lines += ["", *amount(runs, folder), "", *best_of(runs, found["correct"], folder)]
     names = ["rehearsal_base", BEST_OF]
     names += [run_of(condition, seed) for condition in found for seed in SEEDS]
@@ -73,28 +75,37 @@ def difference(correct: Seeds, other: Seeds, level: float) -> dict[str, Any] | s
     return {**cells.summed_up([means], level), "seeds": own}
 
 
-def verdict(found: Mapping) -> str:
-    """What an interval says about a drop of more than LARGE points."""
+def line_of(found: Mapping[str, Seeds]) -> float:
+    """Points, negative: where half of our own gain by correct traces is lost; NaN while unknown."""
+    if not found["correct"] or not found["base"]:
+        return math.nan
+    correct, base = (mean([s["accuracy"] for s in found[c].values()]) for c in ("correct", "base"))
+    return -100 * HALF * (correct - base)
+
+
+def verdict(found: Mapping, line: float) -> str:
+    """What an interval says about a loss of more than half the gain."""
     low, high = (100 * end for end in found["interval"])
-    if high < -LARGE:
+    if high < line:
         return "large drop"
-    return "no large drop" if low > -LARGE else "undecided"
+    return "no large drop" if low > line else "undecided"
 
 
 def claim(one: Mapping, page: Mapping) -> str:
-    """What the paper's own numbers say of a condition, against their noise."""
-    return "large drop" if is_clear_drop(one, page) else "no large drop"
+    """What the paper's means say of a condition by the same rule; its noise is not in it."""
+    untrained, _ = published_gap(find_row(page, "base"), page)
+    return "large drop" if published_gap(one, page)[0] < HALF * untrained else "no large drop"
 
 
-def shown(one: Mapping, page: Mapping, found: Mapping | str) -> str:
+def shown(one: Mapping, page: Mapping, found: Mapping | str, line: float) -> str:
     """Whether the paper's finding shows here: yes, no, undecided, or why that is not known."""
     if isinstance(found, str):
         return found
-    told = verdict(found)
+    told = verdict(found, line)
     return told if told == "undecided" else "yes" if told == claim(one, page) else "no"
 
 
-def explanation(page: Mapping, note: str) -> list[str]:
+def explanation(page: Mapping, note: str, line: float) -> list[str]:
     seeds = ", ".join(map(str, SEEDS))
     paragraphs = (
         "The rehearsal's base model, trained on damaged traces: every condition with the seeds "
@@ -104,15 +115,18 @@ def explanation(page: Mapping, note: str) -> list[str]:
         "conditional on these seeds: it tells what other problems would have given, not what other "
         "seeds would; each seed's own difference stands beside it.",
         "**Paper**: its difference, the mean of four benchmarks at 32B ([structure.md](structure.md)). "
-        'It says "large drop" where that is beyond twice its own binomial standard error, else "no '
-        f'large drop". **Here**: "large drop" if the whole interval lies below -{LARGE} points, "no '
-        'large drop" if the whole lies above, else undecided. **Shown here?** is yes where the two '
-        "say the same.",
+        'One rule for both: a "large drop" loses more than half of what correct traces gain over the '
+        f"untrained model, {-HALF * published_gap(find_row(page, 'base'), page)[0]:.1f} points there and "
+        f"{-line:.1f} here. The paper's one run is taken by its mean (standard error about 4 points); "
+        "here the whole interval has to lie on one side, else undecided. **Shown here?** is yes where "
+        "the two say the same. The rule was put in terms of the gain while the sweep was running.",
     )
     return [line for text in paragraphs for line in (*paragraph(text), "")]
 
 
-def table(page: Mapping, found: Mapping[str, Seeds], differences: Mapping) -> list[str]:
+def table(
+    page: Mapping, found: Mapping[str, Seeds], differences: Mapping, line: float
+) -> list[str]:
     """One line a condition."""
     lines = heads("condition", "solved, each seed", "mean [range]", "n", "mean tokens", "keywords",
                   "to `correct`", "each seed", "paper", "paper says", "here", "shown here?")  # fmt: skip
@@ -127,7 +141,7 @@ def table(page: Mapping, found: Mapping[str, Seeds], differences: Mapping) -> li
             told += [gap, gap, paper, claim(one, page), gap, gap]
         else:
             told += [tell_difference(gap), told_by_seed(gap["seeds"], "+.1f"), paper]
-            told += [claim(one, page), verdict(gap), shown(one, page, gap)]
+            told += [claim(one, page), verdict(gap, line), shown(one, page, gap, line)]
         lines.append(table_row(*told))
     return lines
 
@@ -155,10 +169,11 @@ def mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def summary(page: Mapping, differences: Mapping) -> list[str]:
+def summary(page: Mapping, differences: Mapping, line: float) -> list[str]:
     """How many of the paper's findings show, and which do not."""
     told = {
-        one["condition"]: shown(one, page, differences[one["condition"]]) for one in compared(page)
+        one["condition"]: shown(one, page, differences[one["condition"]], line)
+        for one in compared(page)
     }
     meaning = {"yes": "shown here", "no": "not shown, but its opposite"}
     lines = [f"Of {len(told)} findings of the paper:", ""]
@@ -169,7 +184,7 @@ def summary(page: Mapping, differences: Mapping) -> list[str]:
     return lines
 
 
-def forest(page: Mapping, differences: Mapping, folder: Path) -> list[str]:
+def forest(page: Mapping, differences: Mapping, line: float, folder: Path) -> list[str]:
     if all(isinstance(found, str) for found in differences.values()):
         return [f"Differences to correct traces, the figure: {NOT_RUN}."]
     plots.plot_forest(
@@ -178,7 +193,7 @@ def forest(page: Mapping, differences: Mapping, folder: Path) -> list[str]:
         "What damage to the traces costs: the rehearsal, and the paper at 32B",
         "difference to correct traces, points",
         level=find_level(page),
-        marks=[(f"a large drop, -{LARGE} points", -LARGE)],
+        marks=[("half of the gain lost, here", line)],
     )
     return ["![difference of every condition to correct traces](rehearsal_structure.svg)"]
 

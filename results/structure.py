@@ -77,7 +77,7 @@ def simultaneous(page: Mapping) -> str:
     count, level = len(compared(page)), find_level(page)
     return (
         f"{count} conditions are compared; each interval has the level 1 - {FAMILYWISE}/{count} = "
-        f"{level:.2%} (Bonferroni), so that all of them hold together with {1 - FAMILYWISE:.0%}."
+        f"{level:.2%} (Bonferroni), so that all of them hold together with about {1 - FAMILYWISE:.0%}."
     )
 
 

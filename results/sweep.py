@@ -9,25 +9,30 @@ over slots: on GPUs a slot is a set of devices ("0,1,2,3"), on CPU one core.
 """
 
 import argparse
+import ctypes
 import json
 import os
 import queue
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from longcot import record, rows
 from longcot.errors import LaunchError, RecipeError, RowError, plainly
-from longcot.recipe import Recipe, load_recipe
+from longcot.recipe import Recipe, load_recipe, resolved
+from longcot.serving import PR_SET_PDEATHSIG
 
 OUTPUTS = Path("outputs")
 LOGS = OUTPUTS / "logs"
+prctl = ctypes.CDLL(None).prctl
 
 
 @dataclass(frozen=True)
@@ -113,13 +118,32 @@ def plan_row(name: str, found: dict) -> str:
 
 
 def is_scored(job: Job) -> bool:
-    """Whether this checkout made the run; a record that came with the clone does not count."""
-    found = record.read_record(job.name)
-    return bool(found and found.get("eval") and (OUTPUTS / job.name / "verdicts").exists())
+    """Whether this checkout made the run; a record that came with the clone does not count.
+
+    Raises LaunchError where the run was made with other data or another recipe.
+    """
+    output, found = OUTPUTS / job.name, record.read_record(job.name)
+    if not found or not (output / "model").exists():
+        return False
+    recipe = load_recipe(job.recipe, list(job.overrides))
+    made = found["recipe"] | {"eval": None}, found["hashes"].get("data")
+    asked = (
+        rows.as_json(resolved(recipe)) | {"eval": None},
+        rows.hash_source(recipe.data.path, "main"),
+    )
+    if made != asked:
+        raise LaunchError(
+            f"{output} was made with other rows or keys than {job.name} has now; remove it, or keep it "
+            "under another name"
+        )
+    return bool(found.get("eval") and (output / "verdicts").exists())
 
 
 def walk(jobs: list[Job], slots: list[dict[str, str]], launch: list[str]) -> list[str]:
-    """Run every job, one at a time in each slot (its environment); returns the names that failed."""
+    """Run every job, one at a time in each slot (its environment); returns the names that failed.
+
+    A slot gives up after two failures in a row, so that a broken machine does not fail every run.
+    """
     waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
     for job in jobs:
         waiting.put(job)
@@ -129,7 +153,8 @@ def walk(jobs: list[Job], slots: list[dict[str, str]], launch: list[str]) -> lis
     lock = threading.Lock()
 
     def work(slot: dict[str, str]) -> None:
-        while job := take(waiting):
+        failures = 0
+        while failures < 2 and (job := take(waiting)):
             told = train_and_score(job, slot, launch)
             with lock:
                 finished[0] += 1
@@ -137,7 +162,8 @@ def walk(jobs: list[Job], slots: list[dict[str, str]], launch: list[str]) -> lis
                 print(
                     f"{finished[0]}/{len(jobs)}  {minutes:5.1f} min  {job.name}: {told}", flush=True
                 )
-                if told.startswith("FAILED"):
+                failures = failures + 1 if told.startswith("FAILED") else 0
+                if failures:
                     failed.append(job.name)
 
     threads = [threading.Thread(target=work, args=(slot,)) for slot in slots]
@@ -152,6 +178,8 @@ def walk(jobs: list[Job], slots: list[dict[str, str]], launch: list[str]) -> lis
         for thread in threads:
             thread.join()
         raise
+    while job := take(waiting):
+        failed.append(f"{job.name} (not begun)")
     return failed
 
 
@@ -165,18 +193,28 @@ def take(waiting: "queue.SimpleQueue[Job]") -> Job | None:
 def train_and_score(job: Job, slot: dict[str, str], launch: list[str]) -> str:
     """Both doors as child processes, their output in outputs/logs/<run>.log; returns one line."""
     with (LOGS / f"{job.name}.log").open("w", encoding="utf-8") as log:
-        for command in commands(job, launch):
+        for command in commands(job, for_slot(launch, slot)):
             done = subprocess.run(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env={**os.environ, **slot},
+                # SIGTERM, at which train.py saves, when this sweep ends, however it ends.
+                preexec_fn=partial(prctl, PR_SET_PDEATHSIG, signal.SIGTERM),
             )
             if done.returncode:
                 return f"FAILED with {done.returncode}, {shlex.join(command[:3])}; {LOGS}/{job.name}.log"
     found = record.need_record(job.name)
     return ", ".join(f"{task} {numbers['accuracy']:.1%}" for task, numbers in found["eval"].items())
+
+
+def for_slot(launch: list[str], slot: dict[str, str]) -> list[str]:
+    """accelerate with as many processes as the slot has GPUs, and a port of its own beside others."""
+    if Path(launch[0]).name != "accelerate" or "CUDA_VISIBLE_DEVICES" not in slot:
+        return launch
+    count = len(slot["CUDA_VISIBLE_DEVICES"].split(","))
+    return [*launch, "--num_processes", str(count), "--main_process_port", "0"]
 
 
 def commands(job: Job, launch: list[str]) -> list[list[str]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 
 from longcot import plots, record
-from results import distill, rehearsal_structure, structure
+from results import distill, rehearsal_structure, structure, throughput_page
 from results.cells import (
     HEADER,
     NOT_RUN,
@@ -81,6 +81,8 @@ def generate(runs: Path, folder: Path) -> list[Path]:
     pages["distill"] += distill.write_figures(runs, published["distill"], folder)
     pages["structure"] = structure.write_page(runs, published["structure"], folder)
     pages["rehearsal_structure"] = rehearsal_structure.write_page(runs, published, folder)
+    timed = throughput_page.read_records(runs.parent / "throughput")
+    pages["throughput"] = throughput_page.page(timed)
     for word, text in pages.items():
         (folder / f"{word}.md").write_text(text, encoding="utf-8")
     bars = [

@@ -1,8 +1,11 @@
 """results/sweep.py: which runs, in what order, resumed how; the doors are played by small programs."""
 
 import json
+import os
 import shlex
+import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -23,9 +26,12 @@ if name == "FAILS" and door == "train.py":
     sys.exit("no memory left")
 output = pathlib.Path("outputs", name)
 (output / ("model" if door == "train.py" else "verdicts")).mkdir(parents=True)
-kept = {"eval": {"test": {"accuracy": 0.25}}} if door == "eval.py" else {}
-pathlib.Path("results/runs").mkdir(parents=True, exist_ok=True)
-pathlib.Path("results/runs", name + ".json").write_text(json.dumps(kept))
+if name != "FAILS":
+    from longcot import record, rows
+    from longcot.recipe import load_recipe, resolved
+    recipe = load_recipe(sys.argv[1], [word for word in sys.argv[2:] if "=" in word])
+    kept = {"run": name, "recipe": resolved(recipe), "hashes": {"data": rows.hash_file(recipe.data.path)}}
+    record.write_record(kept | ({"eval": {"test": {"accuracy": 0.25}}} if door == "eval.py" else {}))
 """
 
 
@@ -33,11 +39,14 @@ pathlib.Path("results/runs", name + ".json").write_text(json.dumps(kept))
 def desk(tmp_path, monkeypatch):
     """A folder with two prepared seeds and doors that only note what they were called with."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     for seed in (0, 1):
         made = {"correct": "thought_solution", "delete100": "plain"}
         text = {"conditions": {name: {"chat.format": form} for name, form in made.items()}}
         (tmp_path / f"s{seed}").mkdir()
         (tmp_path / f"s{seed}" / "manifest.json").write_text(json.dumps(text))
+        for name in made:
+            (tmp_path / f"s{seed}" / f"{name}.jsonl").write_text(f"{name} {seed}")
     for door in ("train.py", "eval.py"):
         (tmp_path / door).write_text(DOOR)
     return tmp_path
@@ -142,6 +151,63 @@ def test_a_record_that_came_with_the_clone_is_not_this_checkouts(desk):
     assert sweep.is_scored(job)
     (sweep.OUTPUTS / job.name / "verdicts").rmdir()
     assert not sweep.is_scored(job)
+
+
+def test_a_run_of_other_data_or_keys_is_not_taken_for_this_one(desk):
+    job = jobs_of(desk)[0]
+    play([job])
+    (other,) = jobs_of(desk, ["correct"], ["train.learning_rate=1e-3"])[:1]
+    with pytest.raises(errors.LaunchError, match="was made with other rows or keys"):
+        sweep.is_scored(other)
+    Path(job.overrides[0].removeprefix("data.path=")).write_text("other rows")
+    with pytest.raises(errors.LaunchError, match="correct_s0 was made with other rows or keys"):
+        sweep.is_scored(job)
+
+
+def test_a_slot_gives_up_after_two_failures_in_a_row(desk, capsys):
+    failing = [sweep.Job("FAILS", str(TWIN), ())] * 2
+    jobs = jobs_of(desk)
+    assert play([jobs[0], *failing, jobs[1]]) == ["FAILS", "FAILS", f"{jobs[1].name} (not begun)"]
+    assert sweep.is_scored(jobs[0]) and not sweep.is_scored(jobs[1])
+
+
+def test_children_end_with_the_sweep(desk):
+    """A sweep that is killed leaves no training behind, which a second start would collide with."""
+    (desk / "train.py").write_text(
+        "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    )
+    code = (
+        "import sys; from pathlib import Path; from results import sweep\n"
+        "sweep.walk([sweep.Job('LONG', 'r.yaml', ())], [{}], [sys.executable])"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    log = desk / sweep.LOGS / "LONG.log"
+    wait_for(lambda: log.exists() and log.read_text().strip())
+    child = int(log.read_text())
+    parent.kill()
+    parent.wait()
+    wait_for(lambda: not Path(f"/proc/{child}/cmdline").exists() or is_zombie(child))
+
+
+def is_zombie(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def wait_for(happened, limit: float = 60.0) -> None:
+    end = time.monotonic() + limit
+    while not happened():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)
+
+
+def test_accelerate_is_given_the_slots_own_processes_and_port():
+    launch = ["accelerate", "launch", "--config_file", "8gpu.yaml"]
+    slot = {"CUDA_VISIBLE_DEVICES": "4,5,6,7"}
+    assert sweep.for_slot(launch, slot)[4:] == ["--num_processes", "4", "--main_process_port", "0"]
+    assert sweep.for_slot(launch, {}) == launch
+    assert sweep.for_slot(["python"], slot) == ["python"]
 
 
 def test_slots_are_gpus_or_cores():
