@@ -5,6 +5,7 @@ device, rows have random tokens and lengths as real ones have (mean 6,000, packe
 """
 
 import importlib
+import random
 import statistics
 import time
 from dataclasses import replace
@@ -19,8 +20,10 @@ from trl import SFTTrainer, pack_dataset
 from longcot import attention, callbacks, lengths, models, plan, record, rows
 from longcot import trainer as setup
 from longcot.errors import RecipeError
+from longcot.flops import count_work
 from longcot.fp8 import Fp8Linear
 from longcot.hardware import GPUS
+from longcot.memory import estimate
 from longcot.recipe import Recipe
 from longcot.shapes import Shapes, read_shapes
 
@@ -80,10 +83,10 @@ def tell(
     low, middle, high = statistics.quantiles(watch.seconds, n=4)
     rate = tokens / middle
     made = plan.make_plan(recipe, rows=sizes, tokens_per_second=rate)
-    share = shapes.layers / made.shapes.layers  # of a model cut short; the head is left aside
+    work = count_work(shapes, made.setup, made.rows.weighted)  # of the model as it was cut
     card = next((g for g in GPUS.values() if g.name in watch.name.lower()), None)
     peak = card.bf16 * 1e12 if card else ceilings["gemm_flops"]
-    model, executed = made.work.model * share, made.work.executed * share
+    model, executed = work.model, work.executed
     return {
         "recipe": recipe.path,
         "overrides": recipe.overrides,
@@ -99,7 +102,7 @@ def tell(
         "peak_flops": peak,
         "share_of_measured_gemm": executed * rate / ceilings["gemm_flops"],
         "peak_bytes": watch.peak,
-        "predicted_bytes": made.memory.total,
+        "predicted_bytes": estimate(shapes, made.setup).total,
         "ceilings": ceilings,
         "losses": [entry["loss"] for entry in history if "loss" in entry],
     }
@@ -173,7 +176,9 @@ def draw_rows(recipe: Recipe, vocabulary: int, wanted: int) -> Any:
     size = recipe.data.max_length
     generator = torch.Generator().manual_seed(recipe.train.seed)
     documents, filled = [], 0
-    for length in lengths.assumed(100 * wanted):
+    drawn = lengths.assumed(100 * wanted)  # ascending
+    random.Random(recipe.train.seed).shuffle(drawn)
+    for length in drawn:
         if filled >= (wanted + 1) * size:
             break
         ids = torch.randint(vocabulary, (min(length, size),), generator=generator).tolist()
