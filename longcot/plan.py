@@ -187,10 +187,10 @@ def describe(recipe: Recipe, options: argparse.Namespace) -> str:
 def relief(recipe: Recipe, gpu: str = "h100") -> str:
     """What to set where a row ran out of memory although the plan said it fits; never fails."""
     try:
-        shapes, card = read_shapes(recipe.model), find_gpu(gpu)
+        shapes = read_shapes(recipe.model)
+        return relieve(recipe, launcher_here(), find_gpu(gpu), recipe.data.max_length, shapes)
     except ModelError:
         return "set train.gradient_checkpointing=true, a smaller data.max_length, or use more GPUs"
-    return relieve(recipe, launcher_here(), card, recipe.data.max_length, shapes)
 
 
 def make_plan(
@@ -216,32 +216,17 @@ def make_plan(
         raise RecipeError(f"{recipe.path}: has no train section, so there is no run to plan")
     card = _card(recipe, gpu)
     _check_numbers({"--gpus": gpus, "--tokens-per-second": tokens_per_second, "--price": price})
-    shapes = read_shapes(recipe.model)
-    if recipe.train.unchecked_layers > shapes.layers:
-        raise RecipeError(
-            f"{recipe.path}: train.unchecked_layers is {recipe.train.unchecked_layers}, and the model "
-            f"has {shapes.layers} layers"
-        )
+    shapes = _shapes(recipe)
     found = lengths.measure(recipe, rows)
     launcher, tried = (launcher, ()) if launcher else _launcher(recipe, gpus, card, shapes, found)
     check_pairs(recipe, launcher)
     found = lengths.packed_for(found, recipe, launcher.processes)
-    steps = plan_steps(
-        recipe.train,
-        processes=launcher.processes,
-        sequences=found.sequences,
-        samples_per_sequence=found.samples_per_sequence,
-    )
     setup = setup_of(recipe, launcher, found.longest)
     work = (count_on_meta if count else count_work)(shapes, setup, found.weighted)
     seconds = seconds_per_token(shapes, setup, work, card)
     advice = advise(recipe, launcher, card, found.longest, shapes)
-    room, gain = (), None
-    if advice is None:
-        room, quicker = spend(recipe, launcher, card, found.longest, shapes)
-        less = count_work(shapes, quicker, found.weighted)
-        after = seconds_per_token(shapes, quicker, less, card)
-        gain = seconds / after if seconds and after else None
+    room, quicker = ((), setup) if advice else spend(recipe, launcher, card, found.longest, shapes)
+    after = seconds_per_token(shapes, quicker, count_work(shapes, quicker, found.weighted), card)
     return Plan(
         recipe=recipe,
         gpu=card,
@@ -251,7 +236,12 @@ def make_plan(
         setup=setup,
         memory=estimate(shapes, setup),
         rows=found,
-        steps=steps,
+        steps=plan_steps(
+            recipe.train,
+            processes=launcher.processes,
+            sequences=found.sequences,
+            samples_per_sequence=found.samples_per_sequence,
+        ),
         work=work,
         rate=tokens_per_second or (1 / seconds if seconds else None),
         predicted=tokens_per_second is None,
@@ -259,8 +249,18 @@ def make_plan(
         price=card.price if price is None else price,
         advice=advice,
         room=room,
-        gain=gain,
+        gain=seconds / after if room and seconds and after else None,
     )
+
+
+def _shapes(recipe: Recipe) -> Shapes:
+    shapes, unchecked = read_shapes(recipe.model), recipe.train.unchecked_layers
+    if unchecked > shapes.layers:
+        raise RecipeError(
+            f"{recipe.path}: train.unchecked_layers is {unchecked}, and the model has {shapes.layers} "
+            "layers"
+        )
+    return shapes
 
 
 def _card(recipe: Recipe, gpu: str | None) -> Gpu:

@@ -141,7 +141,10 @@ def test_amount_and_best_of_n_are_drawn_from_their_records(runs):
 
 def test_the_line_is_half_of_the_gain_on_both_sides():
     """Ours and the paper's on one scale: the paper's gain is 66.3 - 54.15."""
-    found = {"base": {0: {"accuracy": 0.1}}, "correct": {0: {"accuracy": 0.9}, 1: {"accuracy": 0.7}}}
+    found = {
+        "base": {0: {"accuracy": 0.1}},
+        "correct": {0: {"accuracy": 0.9}, 1: {"accuracy": 0.7}},
+    }
     assert twin.line_of(found) == pytest.approx(-35)
     assert str(twin.line_of({"base": {}, "correct": found["correct"]})) == "nan"
     lost = {row["condition"] for row in PAGE["rows"] if twin.claim(row, PAGE) == "large drop"}
