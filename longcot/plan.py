@@ -217,6 +217,8 @@ def make_plan(
     card = _card(recipe, gpu)
     _check_numbers({"--gpus": gpus, "--tokens-per-second": tokens_per_second, "--price": price})
     shapes = _shapes(recipe)
+    if launcher:
+        check_pairs(recipe, launcher)  # told before rows are read
     found = lengths.measure(recipe, rows)
     launcher, tried = (launcher, ()) if launcher else _launcher(recipe, gpus, card, shapes, found)
     check_pairs(recipe, launcher)
