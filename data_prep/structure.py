@@ -82,8 +82,6 @@ def read_inputs(arguments: argparse.Namespace) -> Inputs:
     if arguments.tokenizer:
         load_tokenizer(arguments.tokenizer)  # its absence is told before the work
     source = rows.hash_source(arguments.file, arguments.revision)
-    if arguments.solutions and rows.is_local(arguments.solutions):
-        rows.hash_source(arguments.solutions, "main")  # told now if it is not there
     if arguments.wrong and rows.hash_source(arguments.wrong, "main") == source:
         raise RowError(
             f"--wrong {arguments.wrong} is FILE itself; its rows would be right and wrong"
@@ -93,15 +91,15 @@ def read_inputs(arguments: argparse.Namespace) -> Inputs:
     takes_donors = any(variant.takes_donors for variant in wanted)
     survey = matching.take_survey(arguments.file, arguments.revision, takes_donors)
     is_wanted = {variant.name for variant in wanted}
-    solutions = {}
-    if arguments.solutions and "short" in is_wanted:
-        solutions = matching.read_solutions(arguments.solutions, survey)
+    path, solutions = arguments.solutions if "short" in is_wanted else None, {}
+    if path:
+        solutions = matching.read_solutions(path, survey)
     given["short"] = bool(survey.solutions or solutions)
     variants, not_made = leave_out(wanted, named, given)
     wrong = None
     if arguments.wrong and "wrong" in is_wanted:
         wrong = matching.match_wrong(arguments.wrong, survey)
-    return Inputs(survey, source, variants, not_made, wrong, arguments.solutions, solutions)
+    return Inputs(survey, source, variants, not_made, wrong, path, solutions)
 
 
 # ---- writing

@@ -69,6 +69,14 @@ def open_record(name: str, trained: str, recipe: Recipe) -> dict[str, Any]:
     found = read_record(trained)
     if found is None:
         raise RecipeError(f"no record of {trained}; run train.py {recipe.path} first")
+    check_trained(trained, found, recipe)
+    machine = ("commit", "dirty", "versions", "hardware")  # top level: of training
+    kept = {key: found[key] for key in ("train", "hashes", *machine)}
+    return {**fresh, **kept, "evaluated": {key: fresh[key] for key in machine}}
+
+
+def check_trained(trained: str, found: dict[str, Any], recipe: Recipe) -> None:
+    """Raise RecipeError where the record `found` of `trained` was made by another training recipe."""
     for section, values in resolved(recipe).items():
         before = {**defaults(recipe, section), **found["recipe"].get(section, {})}
         now = rows.as_json(values)
@@ -79,9 +87,6 @@ def open_record(name: str, trained: str, recipe: Recipe) -> dict[str, Any]:
                 f"{recipe.path}: section {section!r} differs from the one {trained} was trained with "
                 f"({before}); give train.py and eval.py the same overrides"
             )
-    machine = ("commit", "dirty", "versions", "hardware")  # top level: of training
-    kept = {key: found[key] for key in ("train", "hashes", *machine)}
-    return {**fresh, **kept, "evaluated": {key: fresh[key] for key in machine}}
 
 
 def defaults(recipe: Recipe, section: str) -> dict[str, Any]:

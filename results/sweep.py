@@ -27,7 +27,7 @@ from pathlib import Path
 
 from longcot import record, rows
 from longcot.errors import LaunchError, RecipeError, RowError, plainly
-from longcot.recipe import Recipe, load_recipe, resolved
+from longcot.recipe import Recipe, load_recipe
 from longcot.serving import PR_SET_PDEATHSIG
 
 OUTPUTS = Path("outputs")
@@ -120,21 +120,17 @@ def plan_row(name: str, found: dict) -> str:
 def is_scored(job: Job) -> bool:
     """Whether this checkout made the run; a record that came with the clone does not count.
 
-    Raises LaunchError where the run was made with other data or another recipe.
+    Raises LaunchError where the run was trained on other rows, RecipeError where by other keys.
     """
     output, found = OUTPUTS / job.name, record.read_record(job.name)
     if not found or not (output / "model").exists():
         return False
     recipe = load_recipe(job.recipe, list(job.overrides))
-    made = found["recipe"] | {"eval": None}, found["hashes"].get("data")
-    asked = (
-        rows.as_json(resolved(recipe)) | {"eval": None},
-        rows.hash_source(recipe.data.path, "main"),
-    )
-    if made != asked:
+    record.check_trained(job.name, found, recipe)
+    if found["hashes"].get("data") != rows.hash_source(recipe.data.path, recipe.data.revision):
         raise LaunchError(
-            f"{output} was made with other rows or keys than {job.name} has now; remove it, or keep it "
-            "under another name"
+            f"{output} was trained on other rows than {recipe.data.path} holds now; remove it, or keep "
+            "it under another name"
         )
     return bool(found.get("eval") and (output / "verdicts").exists())
 

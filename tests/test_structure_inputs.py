@@ -8,7 +8,7 @@ from structure_cases import last, question, read, reply, right_row, run, write, 
 
 from data_prep import matching, prompts
 from data_prep.conditions import Item, edit_distance, name_question
-from longcot.errors import RowError
+from longcot.errors import RecipeError, RowError
 from longcot.rows import read_json
 
 
@@ -167,3 +167,19 @@ def test_columns_stand_beside_each_other_and_colour_marks_what_is_new():
     assert set(marks) == {"~", "-"}
     table = sidebyside.write_markdown("<think>a | `b`\n</think>c", "<think>\nWait, 2</think>d")
     assert "| ~ | `a \\| 'b'` | `Wait, 2` |" in table
+
+
+def test_what_was_not_done_is_told_at_the_end(tmp_path, monkeypatch, capsys):
+    """A condition that changes no row, fewer wrong answers, and a file that nothing needed."""
+    path = write(tmp_path / "right.jsonl", map(right_row, range(6)))
+    wrong = write(tmp_path / "wrong.jsonl", map(wrong_row, range(4)))
+    asked = "wrong,correct,delete50,delete100+digits50_thought"
+    run(monkeypatch, path, "--out", tmp_path / "out", "--only", asked, "--wrong", wrong,
+        "--solutions", tmp_path / "none.jsonl")  # fmt: skip
+    told = capsys.readouterr().out
+    assert told.count("warning:") == 1
+    assert "warning: delete100+digits50_thought changes no row" in told
+    assert "wrong: 4 matched, 0 drawn, 2 missing" in told
+    assert "solutions" not in read_json(tmp_path / "out/manifest.json")
+    with pytest.raises(RecipeError, match="--only ',' names no condition"):
+        run(monkeypatch, path, "--out", tmp_path / "none", "--only", ",")
